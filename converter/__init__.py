@@ -1,0 +1,1 @@
+"""docker2nspawn: Docker images, containers and archives become systemd-nspawn machines."""

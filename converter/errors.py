@@ -1,0 +1,15 @@
+"""The one exception that users see: a line that says what is wrong and what to do next."""
+
+from __future__ import annotations
+
+
+class ConversionError(Exception):
+    """Something about the input or the host makes the conversion impossible.
+
+    The text is one line, complete in itself: the command line prints it on stderr and exits with 1.
+    """
+
+    def __str__(self) -> str:
+        # Names from untrusted images end up in messages: keep them on one line and printable.
+        text = super().__str__()
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
