@@ -1,0 +1,133 @@
+"""The front door: commands, options, exit codes; no logic."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from converter import conversion, report
+from converter.errors import ConversionError
+from converter.image.model import parse_platform
+
+app = typer.Typer(
+    name="docker2nspawn",
+    help="Turn Docker images, containers and archives into systemd-nspawn machines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_SOURCE_HELP = (
+    "docker-daemon:REF, container:NAME, docker-archive:FILE[:REF], oci-archive:FILE[:TAG], oci:DIR[:TAG] or "
+    "docker://REF; without a transport, a file or folder is recognised by its content, and any other text is an "
+    "image of the Docker daemon or, if it has none such, of a registry."
+)
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP, show_default=False)]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Machine name; default: from the source.")
+]
+Root = Annotated[Path, typer.Option("--root", metavar="DIR", help="Work below DIR instead of /.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a machine of that name.")]
+NoTrust = Annotated[
+    bool, typer.Option("--no-trust", help="Do not link the settings file from /etc/systemd/nspawn.")
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail, writing nothing, if anything would be dropped.")]
+PlatformOption = Annotated[
+    str | None,
+    typer.Option("--platform", metavar="OS/ARCH", help="Which of a multi-platform image; default: this machine."),
+]
+PlainHttp = Annotated[
+    bool, typer.Option("--plain-http", help="Speak HTTP without TLS to the registry (loopback: always allowed).")
+]
+
+
+@app.command("convert")
+def convert_command(
+    source: Source,
+    name: Name = None,
+    root: Root = Path("/"),
+    force: Force = False,
+    no_trust: NoTrust = False,
+    as_json: Json = False,
+    strict: Strict = False,
+    platform: PlatformOption = None,
+    plain_http: PlainHttp = False,
+) -> None:
+    """Make a machine of SOURCE: its tree and its settings, ready for `machinectl start`."""
+    options = _options(name, root, force, no_trust, strict, platform, plain_http)
+    result = conversion.convert(source, options, report.progress_for_terminal())
+    report.print_json(result) if as_json else report.print_result(result)
+
+
+@app.command("plan")
+def plan_command(
+    source: Source,
+    name: Name = None,
+    root: Root = Path("/"),
+    no_trust: NoTrust = False,
+    as_json: Json = False,
+    strict: Strict = False,
+    platform: PlatformOption = None,
+    plain_http: PlainHttp = False,
+) -> None:
+    """The same decisions, nothing written: print the settings file, the drop-in and the notes."""
+    options = _options(name, root, False, no_trust, strict, platform, plain_http)
+    result = conversion.plan(source, options, report.progress_for_terminal())
+    report.print_json(result) if as_json else report.print_plan(result)
+
+
+def _options(
+    name: str | None,
+    root: Path,
+    force: bool,
+    no_trust: bool,
+    strict: bool,
+    platform: str | None,
+    plain_http: bool,
+) -> conversion.Options:
+    return conversion.Options(
+        name=name,
+        root=root.absolute(),
+        force=force,
+        strict=strict,
+        trust=not no_trust,
+        platform=parse_platform(platform) if platform else None,
+        plain_http=plain_http,
+    )
+
+
+class _Interrupted(BaseException):
+    """A signal asked us to stop. Not KeyboardInterrupt, which typer turns into an exit of its own."""
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise _Interrupted
+
+
+def main() -> None:
+    """Entry point: 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except ConversionError as error:
+        sys.stderr.write(f"docker2nspawn: {error}\n")
+        sys.exit(1)
+    except _Interrupted:
+        sys.stderr.write("docker2nspawn: interrupted; nothing was installed\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The way from a source to a machine, end to end: `plan` decides, `convert` also writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from converter.errors import ConversionError
+from converter.image import archive, daemon, layout, registry
+from converter.image.model import Image, Platform, this_platform
+from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
+from converter.install import Files, Places, Staging, check_free, install, staging
+from converter.machine.facts import observe
+from converter.machine.mapping import Mapped, map_image
+from converter.machine.settings import ignored_untrusted, render
+from converter.machine.unit import render_drop_in
+from converter.note import Note
+from converter.progress import Progress
+from converter.rootfs.extract import write
+from converter.rootfs.fixup import apply_changes
+from converter.rootfs.merge import Plan, scan
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `convert` and `plan` can be told; the names are those of the command line."""
+
+    name: str | None = None
+    root: Path = Path("/")
+    force: bool = False
+    strict: bool = False
+    trust: bool = True
+    platform: Platform | None = None
+    plain_http: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """A machine that was made, or would be. Paths are the host's; `trusted_path` is None without a link."""
+
+    name: str
+    source: str
+    digest: str | None
+    platform: str
+    tree_path: str
+    settings_path: str
+    trusted_path: str | None
+    drop_in_path: str
+    record_path: str
+    start_command: str
+    settings: str
+    drop_in: str
+    notes: tuple[Note, ...]
+
+
+def plan(source: str, options: Options, progress: Progress) -> Result:
+    """Everything that `convert` would decide; writes nothing but what it fetches into a temporary directory.
+
+    Raises ConversionError when the source cannot be converted.
+    """
+    reference, name = _resolve(source, options)
+    with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
+        image = _open(reference, options, Path(spool), progress)
+        _, mapped = _decide(image, name, progress)
+    result = _result(image, mapped, Places(options.root), options)
+    _refuse_losses(result, options)
+    return result
+
+
+def convert(source: str, options: Options, progress: Progress) -> Result:
+    """Make the machine and put it in its place.
+
+    Raises ConversionError, with everything as it was before, when that cannot be done.
+    """
+    reference, name = _resolve(source, options)
+    places = Places(options.root)
+    check_free(places, name, force=options.force)
+    with staging(places) as stage, _disk_errors(stage):
+        image = _open(reference, options, stage.spool, progress)
+        merged, mapped = _decide(image, name, progress)
+        result = _result(image, mapped, places, options)
+        _refuse_losses(result, options)
+        _check_room(stage, merged)
+        losses = _write_tree(stage, merged, mapped, progress)
+        result = replace(result, notes=(*result.notes, *losses))
+        _refuse_losses(result, options)
+        files = Files(result.settings, result.drop_in, _record(image, result, options), options.trust)
+        install(stage, places, name, files, force=options.force)
+    return result
+
+
+def _resolve(source: str, options: Options) -> tuple[Reference, str]:
+    reference = parse_reference(source)
+    if reference.transport == "image":
+        transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
+        reference = replace(reference, transport=transport)
+    if options.name is not None:
+        check_machine_name(options.name)
+        return reference, options.name
+    return reference, machine_name(reference)
+
+
+def _open(reference: Reference, options: Options, spool: Path, progress: Progress) -> Image:
+    platform = options.platform or this_platform()
+    match reference.transport:
+        case "docker-daemon":
+            return daemon.open_image(
+                reference.name, platform=options.platform, spool=spool, progress=progress
+            )
+        case "container":
+            return daemon.open_container(reference.name, spool=spool, progress=progress)
+        case "docker":
+            return registry.fetch(
+                reference.name,
+                platform=platform,
+                spool=spool,
+                progress=progress,
+                plain_http=options.plain_http,
+            )
+        case "oci":
+            return layout.open_layout(Path(reference.name), reference.tag, platform=platform)
+        case _:
+            return archive.open_archive(
+                Path(reference.name),
+                reference.tag,
+                platform=platform,
+                spool=spool,
+                progress=progress,
+                oci=reference.transport == "oci-archive",
+            )
+
+
+def _decide(image: Image, name: str, progress: Progress) -> tuple[Plan, Mapped]:
+    if image.platform.os != "linux":
+        raise ConversionError(f"the image is for {image.platform}; only Linux images can become machines")
+    merged = scan(image.layers, progress=progress)
+    return merged, map_image(image, observe(merged, image.config), name=name, host=this_platform())
+
+
+def _result(image: Image, mapped: Mapped, places: Places, options: Options) -> Result:
+    machine = mapped.machine
+    origin = f"from {image.source}" + (f", {image.digest}" if image.digest else "")
+    heading = f"Made by docker2nspawn {origin}"
+    ignored = ignored_untrusted(machine)
+    trusted = options.trust and bool(ignored)
+    notes = list(mapped.notes)
+    if trusted:
+        notes.append(
+            Note("adapted", "trust", f"{places.trusted_settings(machine.name)} links to the settings file, so that "
+                 f"nspawn honours its {', '.join(ignored)}")
+        )  # fmt: skip
+    elif ignored:
+        notes.append(
+            Note("dropped", "trust", f"without the link in /etc/systemd/nspawn nspawn ignores {', '.join(ignored)}: "
+                 "private network without an address, shifted user ids")
+        )  # fmt: skip
+    start = f"machinectl start {machine.name}"
+    if options.root != Path("/"):
+        start += f" (on the host whose root is {options.root})"
+    return Result(
+        name=machine.name,
+        source=image.source,
+        digest=image.digest,
+        platform=str(image.platform),
+        tree_path=str(places.tree(machine.name)),
+        settings_path=str(places.settings(machine.name)),
+        trusted_path=str(places.trusted_settings(machine.name)) if trusted else None,
+        drop_in_path=str(places.drop_in(machine.name)),
+        record_path=str(places.record(machine.name)),
+        start_command=start,
+        settings=render(machine, heading),
+        drop_in=render_drop_in(machine, heading),
+        notes=tuple(notes),
+    )
+
+
+def _refuse_losses(result: Result, options: Options) -> None:
+    dropped = [note for note in result.notes if note.kind == "dropped"]
+    if options.strict and dropped:
+        first = f"{dropped[0].subject}: {dropped[0].text}"
+        more = f", and {len(dropped) - 1} more" if len(dropped) > 1 else ""
+        raise ConversionError(f"--strict: would be dropped: {first}{more}")
+
+
+def _check_room(stage: Staging, merged: Plan) -> None:
+    room = os.statvfs(stage.path)
+    free = room.f_bavail * room.f_frsize
+    if merged.total_bytes > free:
+        raise ConversionError(
+            f"the image unpacks to {merged.total_bytes >> 20} MiB and {stage.path.parent} has {free >> 20} MiB free; "
+            "make room first"
+        )
+
+
+def _write_tree(stage: Staging, merged: Plan, mapped: Mapped, progress: Progress) -> list[Note]:
+    ownership = os.geteuid() == 0
+    fd = os.open(stage.tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        losses = write(merged, fd, progress=progress, ownership=ownership)
+        apply_changes(mapped.changes, fd, ownership=ownership)
+    finally:
+        os.close(fd)
+    return [Note("dropped", "files", loss) for loss in losses]
+
+
+def _record(image: Image, result: Result, options: Options) -> str:
+    record = {
+        "version": version("docker2nspawn"),
+        "name": result.name,
+        "source": image.source,
+        "digest": image.digest,
+        "platform": str(image.platform),
+        "options": {key: None if value is None else str(value) for key, value in asdict(options).items()},
+        "config": asdict(image.config),
+        "container": image.container,
+        "notes": [asdict(note) for note in result.notes],
+    }
+    return json.dumps(record, indent=2) + "\n"
+
+
+@contextmanager
+def _disk_errors(stage: Staging) -> Iterator[None]:
+    """A full or broken disk, wherever it shows, is one line."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or stage.path.parent
+        raise ConversionError(f"cannot write below {stage.path.parent}: {error.strerror} ({where})") from None
+    except shutil.Error as error:
+        raise ConversionError(f"cannot write below {stage.path.parent}: {error}") from None

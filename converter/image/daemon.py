@@ -1,0 +1,259 @@
+"""Images and containers of a Docker Engine, through Docker's own SDK; the daemon is only ever read from.
+
+An image comes as `docker save` hands it out, not as the export of a container: an export replaces /etc/hosts,
+/etc/hostname, /etc/resolv.conf and /etc/mtab by stubs, adds /.dockerenv and entries below /dev, stamps /, /etc
+and /dev anew and drops user.* xattrs, while the saved layers are exact and each is verified by its diff id.
+So no container has to be made for it.
+
+A container is its image's layers and on top the paths that `docker diff` names, taken from its export. Only
+where the image is gone from the daemon does the whole export have to do, without what the engine put in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.context
+import docker.errors
+import requests
+
+from converter.errors import ConversionError
+from converter.image.archive import open_archive
+from converter.image.config import parse_container_config
+from converter.image.model import Image, Layer, Platform
+from converter.progress import Progress
+
+_TIMEOUT = 600  # seconds without a byte: an engine prepares `save` for minutes before it sends the first one
+
+# moby daemon/initlayer: made in every container, whatever the image has there.
+_STUB_DIRECTORIES = frozenset({"dev/pts", "dev/shm"})
+_STUB_FILES = frozenset({".dockerenv", "dev/console", "etc/hosts", "etc/hostname", "etc/resolv.conf"})
+_STUB_LINKS = {"etc/mtab": "/proc/mounts"}
+
+
+def connect() -> docker.DockerClient:
+    """The engine that `docker` itself would speak to: DOCKER_HOST, else DOCKER_CONTEXT, else the current context.
+
+    Raises ConversionError when it cannot be reached.
+    """
+    try:
+        if os.environ.get("DOCKER_HOST"):
+            client = docker.from_env(timeout=_TIMEOUT)
+        else:
+            client = _connect_context(os.environ.get("DOCKER_CONTEXT"))
+        client.ping()
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        raise ConversionError(
+            f"no Docker daemon: {_innermost(error)}; start it, set DOCKER_HOST, or use another source "
+            "(docker://, docker-archive:, oci:)"
+        ) from None
+    return client
+
+
+def _connect_context(name: str | None) -> docker.DockerClient:
+    context = docker.context.ContextAPI.get_context(name) if name else None
+    if name and context is None:
+        raise ConversionError(f"no Docker context {name!r}; `docker context ls` lists them")
+    if context is None:
+        context = docker.context.ContextAPI.get_current_context()
+    if context is None or context.Name == "default" or not context.Host:
+        return docker.from_env(timeout=_TIMEOUT)
+    tls = context.TLSConfig
+    return docker.DockerClient(base_url=context.Host, tls=tls or False, timeout=_TIMEOUT, version="auto")
+
+
+def has_image(reference: str) -> bool:
+    """Does a daemon answer here, and does it have this image?"""
+    try:
+        _inspect(connect().api.inspect_image, reference, f"image {reference!r}")
+    except ConversionError:
+        return False
+    return True
+
+
+def open_image(reference: str, *, platform: Platform | None, spool: Path, progress: Progress) -> Image:
+    """The daemon's image `reference` (a name, a tag, an ID), saved into the directory `spool`.
+
+    Raises ConversionError when there is no such image or the daemon fails.
+    """
+    client = connect()
+    inspected = _inspect(client.api.inspect_image, reference, f"image {reference!r}")
+    image = _save(client, inspected, platform=platform, spool=spool, progress=progress)
+    return replace(image, source=f"docker-daemon:{reference}")
+
+
+def open_container(name: str, *, spool: Path, progress: Progress) -> Image:
+    """The container `name`, running or not: its own file system and its effective config.
+
+    Raises ConversionError when there is no such container or the daemon fails.
+    """
+    client = connect()
+    inspected = _inspect(client.api.inspect_container, name, f"container {name!r}")
+    config = parse_container_config(inspected.get("Config") or {})
+    if config.hostname == inspected["Id"][:12]:
+        config = replace(config, hostname="")  # Docker's default, not anybody's choice
+    source = f"container:{inspected['Name'].lstrip('/')}"
+    stem = {"source": source, "config": config, "container": inspected}
+    try:
+        saved = _inspect(client.api.inspect_image, inspected["Image"], "the container's image")
+    except ConversionError:
+        layer = _export(client, inspected, spool, progress, _without_stubs)
+        return Image(
+            **stem,
+            digest=inspected["Image"],
+            platform=Platform("linux", _architecture(client)),
+            layers=(layer,),
+            losses=(
+                "the container's image is gone from the daemon, so the tree is `docker export`'s: the image's own "
+                "/etc/hosts, /etc/hostname, /etc/resolv.conf, /etc/mtab and user.* xattrs are not in it",
+            ),
+        )
+    image = _save(client, saved, platform=None, spool=spool, progress=progress)
+    changes = _inspect(client.api.diff, inspected["Id"], f"container {name!r}") or []
+    layers = image.layers
+    if changes:
+        layers += (_export(client, inspected, spool, progress, _only(changes)),)
+    return replace(image, **stem, digest=inspected["Image"], layers=layers)
+
+
+def _save(
+    client: docker.DockerClient,
+    inspected: Mapping[str, Any],
+    *,
+    platform: Platform | None,
+    spool: Path,
+    progress: Progress,
+) -> Image:
+    if inspected.get("Os", "linux") != "linux":
+        raise ConversionError(f"the image is for {inspected['Os']}; only Linux images can become machines")
+    own = Platform("linux", inspected.get("Architecture") or "unknown", inspected.get("Variant") or None)
+    path = spool / "save.tar"
+    label = f"docker save {inspected['Id'].removeprefix('sha256:')[:12]}"
+    with _engine_errors("docker save"), progress.step(label, inspected.get("Size")) as step, path.open("wb") as f:
+        for chunk in client.api.get_image(inspected["Id"], chunk_size=1 << 20):
+            f.write(chunk)
+            step.advance(len(chunk))
+    image = open_archive(path, None, platform=platform or own, spool=spool, progress=progress, oci=False)
+    return replace(image, digest=inspected["Id"])
+
+
+def _export(
+    client: docker.DockerClient,
+    inspected: Mapping[str, Any],
+    spool: Path,
+    progress: Progress,
+    chosen: Callable[[Iterable[tarfile.TarInfo]], Iterator[tarfile.TarInfo]],
+) -> Layer:
+    """A layer made of the chosen entries of a container's export."""
+    path = spool / "export.tar"
+    label = f"docker export {inspected['Name'].lstrip('/')}"
+    with _engine_errors("docker export"), progress.step(label, None) as step:
+        chunks = client.api.export(inspected["Id"], chunk_size=1 << 20)
+        try:
+            with (
+                tarfile.open(fileobj=_Chunks(chunks, step.advance), mode="r|", bufsize=1 << 20) as source,
+                tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as target,
+            ):
+                for entry in chosen(source):
+                    # A whiteout of ours is not in the source; its size is 0.
+                    data = source.extractfile(entry) if entry.isreg() and entry.size else None
+                    target.addfile(entry, data)
+                source.members = []
+        except tarfile.TarError as error:
+            raise ConversionError(f"the engine's export of the container is damaged: {error}") from None
+    return Layer(path=path, offset=0, size=path.stat().st_size)
+
+
+def _only(changes: list[dict[str, Any]]) -> Callable[[Iterable[tarfile.TarInfo]], Iterator[tarfile.TarInfo]]:
+    """Choose what `docker diff` calls changed (0) or added (1), and a whiteout for what it calls deleted (2)."""
+    kept = {change["Path"].strip("/") for change in changes if change["Kind"] != 2}
+    deleted = [change["Path"].strip("/") for change in changes if change["Kind"] == 2]
+
+    def choose(entries: Iterable[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
+        for path in deleted:
+            directory, _, name = path.rpartition("/")
+            yield tarfile.TarInfo(f"{directory}/.wh.{name}".lstrip("/"))
+        for entry in entries:
+            if entry.name.strip("/") in kept:
+                yield entry
+
+    return choose
+
+
+def _without_stubs(entries: Iterable[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
+    for entry in entries:
+        name = entry.name.strip("/")
+        stub = (
+            (name in _STUB_FILES and entry.isreg() and entry.size == 0)
+            or (name in _STUB_DIRECTORIES and entry.isdir())
+            or (entry.issym() and _STUB_LINKS.get(name) == entry.linkname)
+        )
+        if not stub:
+            yield entry
+
+
+class _Chunks:
+    """The file-like object that tarfile reads a stream of chunks through."""
+
+    def __init__(self, chunks: Iterator[bytes], seen: Callable[[int], None]) -> None:
+        self._chunks = chunks
+        self._seen = seen
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._seen(len(chunk))
+            self._rest = chunk
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+
+def _architecture(client: docker.DockerClient) -> str:
+    return str(client.api.version().get("Arch", "unknown"))
+
+
+def _inspect(call: Callable[[str], Any], name: str, what: str) -> Any:
+    try:
+        return call(name)
+    except docker.errors.NotFound:
+        raise ConversionError(f"the Docker daemon has no {what}") from None
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise ConversionError(f"the Docker daemon cannot show {what}: {_innermost(error)}") from None
+
+
+class _engine_errors:  # noqa: N801 - reads as a statement, like contextlib's own
+    """Turns what the SDK raises in the middle of a transfer into one line."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, (docker.errors.DockerException, requests.exceptions.RequestException)):
+            raise ConversionError(f"{self._what} failed: {_innermost(error)}") from None
+
+
+def _innermost(error: BaseException) -> str:
+    """The part of a nested SDK error that tells a person something."""
+    if isinstance(error, docker.errors.APIError) and error.explanation:
+        return str(error.explanation)
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    try:
+        return str(json.loads(str(error)).get("message"))
+    except (ValueError, AttributeError):
+        return str(error)

@@ -1,0 +1,359 @@
+"""Puts a finished machine in its place: all of it or nothing.
+
+Everything is made in one staging directory, `/var/lib/machines/.#docker2nspawn-…`: hidden from machinectl, and
+on the same file system as the machines. Its maker holds a lock on it, so that what a killed run left behind is
+told from what a live run is making. When all is complete and synced, a journal is written into it; from there
+on the installation is only ever finished, by this run or by the next one, never undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+import stat
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ConversionError
+
+_STAGING_PREFIX = ".#docker2nspawn-"  # a leading dot hides it from machinectl; .# is systemd's own for such
+_JOURNAL = "journal.json"
+_RENAME_NOREPLACE = 1  # linux/fs.h
+_RENAME_EXCHANGE = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _InUseError(ConversionError):
+    """The machine that was to be replaced runs."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie below `root` (the host's "/" or another directory)."""
+
+    root: Path
+
+    @property
+    def machines(self) -> Path:
+        return self.root / "var/lib/machines"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "var/lib/docker2nspawn"
+
+    def tree(self, name: str) -> Path:
+        return self.machines / name
+
+    def settings(self, name: str) -> Path:
+        return self.machines / f"{name}.nspawn"
+
+    def trusted_settings(self, name: str) -> Path:
+        return self.root / f"etc/systemd/nspawn/{name}.nspawn"
+
+    def drop_in(self, name: str) -> Path:
+        return self.root / f"etc/systemd/system/systemd-nspawn@{name}.service.d/docker2nspawn.conf"
+
+    def record(self, name: str) -> Path:
+        return self.state / "machines" / f"{name}.json"
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A machine in the making: its tree goes into `tree`, whatever is fetched for it into `spool`."""
+
+    path: Path
+
+    @property
+    def tree(self) -> Path:
+        return self.path / "root"
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "spool"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The texts that go with a tree. `trusted`: link the settings from /etc/systemd/nspawn."""
+
+    settings: str
+    drop_in: str
+    record: str
+    trusted: bool
+
+
+def check_free(places: Places, name: str, *, force: bool) -> None:
+    """Raise ConversionError when `name` is taken, or with `force` when it cannot be replaced safely."""
+    for image in (f"{name}.raw", f"{name}.mstack"):
+        if os.path.lexists(places.machines / image):
+            raise ConversionError(f"{places.machines / image} exists; choose another --name or remove it first")
+    trusted = places.trusted_settings(name)
+    if os.path.lexists(trusted) and not trusted.is_symlink():
+        raise ConversionError(f"{trusted} is somebody's own file and would win over ours; move it away first")
+    taken = [p for p in (places.tree(name), places.settings(name), trusted) if os.path.lexists(p)]
+    if taken and not force:
+        raise ConversionError(f"{taken[0]} exists; use --force to replace machine {name}, or another --name")
+    if places.tree(name).is_symlink() or (places.tree(name).exists() and not places.tree(name).is_dir()):
+        raise ConversionError(f"{places.tree(name)} is not a directory, so it is not replaced; remove it first")
+    if (places.root / "run/systemd/machines" / name).exists():
+        raise ConversionError(f"machine {name} is running; stop it first: machinectl stop {name}")
+
+
+@contextlib.contextmanager
+def staging(places: Places) -> Iterator[Staging]:
+    """A staging directory for one machine; gone at the end, with everything in it that was not installed.
+
+    Finishes or removes what killed runs left behind, first. Directories that had to be made on the way are
+    taken back when nothing was installed. Raises ConversionError when the place cannot be written.
+    """
+    made: list[Path] = []
+    path: Path | None = None
+    lock = -1
+    try:
+        with _errors_of("prepare", places.machines):
+            _make_directories(places.machines, made, mode=0o700)
+            _make_directories(places.state / "machines", made, mode=0o755)
+            with _global_lock(places):
+                _recover(places)
+                path = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=places.machines))
+                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            result = Staging(path)
+            result.tree.mkdir(mode=0o700)
+            result.spool.mkdir(mode=0o700)
+        yield result
+    finally:
+        if path is not None:
+            _remove_tree(path)
+        if lock >= 0:
+            os.close(lock)
+        for directory in reversed(made):
+            with contextlib.suppress(OSError):  # not empty: something was installed
+                directory.rmdir()
+
+
+def install(stage: Staging, places: Places, name: str, files: Files, *, force: bool) -> None:
+    """Put the complete machine into its place as `name`, replacing an older one only with `force`.
+
+    After this returns, the machine is there and on the disk. Raises ConversionError, with everything as it
+    was, when the name has been taken meanwhile or the disk is full.
+    """
+    with _errors_of("install", places.tree(name)):
+        status = stage.tree.stat()
+        links: dict[str, str | None] = {
+            str(places.trusted_settings(name).relative_to(places.root)): (
+                f"/var/lib/machines/{name}.nspawn" if files.trusted else None
+            )
+        }
+        texts = {  # path -> text and mode; the record may quote secrets from the image's ENV
+            str(places.settings(name).relative_to(places.root)): (files.settings, 0o644),
+            str(places.drop_in(name).relative_to(places.root)): (files.drop_in, 0o644),
+            str(places.record(name).relative_to(places.root)): (files.record, 0o600),
+        }
+        journal = {
+            "name": name,
+            "inode": [status.st_dev, status.st_ino],
+            "force": force,
+            "texts": texts,
+            "links": links,
+        }
+        shutil.rmtree(stage.spool)
+        _sync_file_system(stage.path)
+        with _global_lock(places):
+            check_free(places, name, force=force)
+            _write_synced(stage.path / _JOURNAL, json.dumps(journal), 0o600)
+            try:
+                _roll_forward(stage.path, places, journal)
+            except _InUseError:
+                (stage.path / _JOURNAL).unlink()
+                raise
+
+
+def _roll_forward(stage: Path, places: Places, journal: dict[str, Any]) -> None:
+    """Do what the journal says, or go on with it. Raises _InUseError, having done nothing, if nspawn runs it."""
+    with _nspawn_lock(places, journal["name"]):
+        _do(stage, places, journal)
+    (stage / _JOURNAL).unlink()
+
+
+def _do(stage: Path, places: Places, journal: dict[str, Any]) -> None:
+    """Every part can be done again. The tree comes last: without it nothing starts."""
+    tree = places.tree(journal["name"])
+    done = tree.exists() and [tree.stat().st_dev, tree.stat().st_ino] == journal["inode"]
+    if tree.exists() and not done and not journal["force"]:
+        return  # somebody made it while this installation lay dead
+    for relative, (text, mode) in journal["texts"].items():
+        path = places.root / relative
+        _make_directories(path.parent, [], mode=0o755)
+        _write_synced(path, text, mode)
+    for relative, target in journal["links"].items():
+        path = places.root / relative
+        if target is not None:
+            _make_directories(path.parent, [], mode=0o755)
+            temporary = path.with_name(f".#{path.name}.docker2nspawn")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(target)
+            temporary.replace(path)
+            _sync_directory(path.parent)
+        elif path.is_symlink():
+            path.unlink()
+            _sync_directory(path.parent)
+    if not tree.exists():
+        _rename(stage / "root", tree, _RENAME_NOREPLACE)
+    elif not done:
+        _exchange(stage / "root", tree)
+    _sync_directory(tree.parent)
+
+
+def _recover(places: Places) -> None:
+    """Finish what was decided and remove what was not, of runs that are dead. Needs the global lock."""
+    for path in places.machines.glob(f"{_STAGING_PREFIX}*"):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # its maker is alive
+        else:
+            try:
+                journal = json.loads((path / _JOURNAL).read_text())
+            except FileNotFoundError:
+                _remove_tree(path)
+            else:
+                with contextlib.suppress(_InUseError):  # then a later run will do it
+                    _roll_forward(path, places, journal)
+                    _remove_tree(path)
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _global_lock(places: Places) -> Iterator[None]:
+    """One run at a time makes, removes or installs; held for moments only."""
+    fd = os.open(places.machines, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _nspawn_lock(places: Places, name: str) -> Iterator[None]:
+    """The lock that systemd-nspawn and machinectl hold on an image in use (image_path_lock, an OFD lock)."""
+    path = places.machines / f".#{name}.lck"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+        except OSError as error:
+            if error.errno in {errno.EAGAIN, errno.EACCES}:
+                raise _InUseError(
+                    f"machine {name} is in use; stop it first: machinectl stop {name}"
+                ) from None
+            raise
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    try:
+        _rename(new, old, _RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EINVAL}:
+            raise
+        # A file system that cannot exchange: the shortest gap there is.
+        old.rename(new.with_name("replaced"))
+        new.rename(old)
+
+
+def _rename(source: Path, target: Path, flags: int) -> None:
+    """renameat2(2)."""
+    at_cwd = -100
+    if _libc.renameat2(at_cwd, os.fsencode(source), at_cwd, os.fsencode(target), flags) != 0:
+        number = ctypes.get_errno()
+        if number in {errno.ENOSYS, errno.EINVAL} and flags == _RENAME_NOREPLACE and not target.exists():
+            source.rename(target)
+            return
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def _write_synced(path: Path, text: str, mode: int) -> None:
+    """Replace the file `path` by one that is wholly on the disk."""
+    temporary = path.with_name(f".#{path.name}.docker2nspawn")
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_file_system(path: Path) -> None:
+    """syncfs(2): everything of the tree is on the disk, with one call instead of one for each file."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(fd)
+
+
+def _make_directories(path: Path, made: list[Path], *, mode: int) -> None:
+    """As mkdir -p; `mode` is for the last one. What was missing is added to `made`, outermost first."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        directory.mkdir(mode=mode if directory == missing[0] else 0o755)
+        made.append(directory)
+
+
+def _remove_tree(path: Path) -> None:
+    """As rm -rf, also where the image's directory modes keep an owner without root out."""
+    if os.geteuid() != 0:
+        for directory, names, _ in os.walk(path):
+            for name in names:
+                inner = Path(directory, name)
+                if stat.S_ISDIR(inner.lstat().st_mode):
+                    inner.chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _errors_of(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise ConversionError(
+            f"cannot {verb} {path}: {error.strerror} ({error.filename}); run as root, or use --root DIR"
+        ) from None
+    except OSError as error:
+        raise ConversionError(f"cannot {verb} {path}: {error.strerror}") from None

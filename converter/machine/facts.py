@@ -1,0 +1,77 @@
+"""What the mapping has to know about an image's tree: looked up once, so that the mapping stays pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from converter.image.model import ImageConfig
+from converter.rootfs.merge import Plan
+
+# Docker's, for images that set none (moby: oci.DefaultPathEnv).
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_SMALL_FILE = 16 * 1024 * 1024  # passwd and group files beyond this are an attack
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`passwd` and `group`: those files' bytes, None when missing. `directories`: which of the paths that the
+    config speaks of (WORKDIR, VOLUME) are there. `program`: where the command's first word really lies, links
+    followed, None when it cannot be found. `run`: names in the image's /run. `has_launcher_path`: something
+    of the image's own is where the launcher goes.
+    """
+
+    passwd: bytes | None = None
+    group: bytes | None = None
+    directories: frozenset[str] = frozenset()
+    program: str | None = None
+    run: tuple[str, ...] = ()
+    has_usr: bool = True
+    has_hosts: bool = True
+    has_os_release: bool = True
+
+
+def observe(plan: Plan, config: ImageConfig) -> Facts:
+    """Look up in the merged tree what the mapping of `config` needs."""
+    mentioned = {path for path in (config.working_dir, *config.volumes) if path}
+    return Facts(
+        passwd=plan.read("etc/passwd", _SMALL_FILE),
+        group=plan.read("etc/group", _SMALL_FILE),
+        directories=frozenset(path for path in mentioned if _is_dir(plan, path)),
+        program=_find_program(plan, config),
+        run=tuple(sorted(name.decode("utf-8", "surrogateescape") for name in plan.children("run"))),
+        has_usr=_is_dir(plan, "usr"),
+        has_hosts=plan.lookup("etc/hosts") is not None,
+        has_os_release=any(plan.lookup(path) for path in ("etc/os-release", "usr/lib/os-release")),
+    )
+
+
+def search_path(env: Sequence[str]) -> str:
+    """The PATH that Docker gives a container with these ENV."""
+    for assignment in reversed(env):
+        name, equals, value = assignment.partition("=")
+        if name == "PATH" and equals:
+            return value
+    return DEFAULT_PATH
+
+
+def _is_dir(plan: Plan, path: str) -> bool:
+    entry = plan.lookup(path)
+    return entry is not None and entry.kind == "dir"
+
+
+def _find_program(plan: Plan, config: ImageConfig) -> str | None:
+    command = (*config.entrypoint, *config.cmd)
+    if not command:
+        return None
+    program = command[0]
+    if "/" in program:
+        candidates = [program if program.startswith("/") else f"{config.working_dir}/{program}"]
+    else:
+        candidates = [f"{directory or '.'}/{program}" for directory in search_path(config.env).split(":")]
+    for candidate in candidates:
+        entry = plan.lookup(candidate)
+        if entry is not None and entry.kind == "file":
+            return "/" + entry.name.decode("utf-8", "surrogateescape").strip("/")
+    return None

@@ -1,0 +1,16 @@
+"""The drop-in of systemd-nspawn@NAME.service: what a settings file cannot say (systemd.unit(5))."""
+
+from __future__ import annotations
+
+from converter.machine.model import Machine
+
+
+def render_drop_in(machine: Machine, heading: str) -> str:
+    """The drop-in's text. `heading` is one comment line."""
+    lines = [f"# {heading}", "[Service]"]
+    for name, value in sorted(machine.unit_environment.items()):
+        lines.append(f"Environment={name}={value}")
+    if machine.timeout_stop is not None:
+        # Docker's -1 is "wait for ever".
+        lines.append(f"TimeoutStopSec={machine.timeout_stop if machine.timeout_stop >= 0 else 'infinity'}")
+    return "\n".join(lines) + "\n"

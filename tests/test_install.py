@@ -1,0 +1,175 @@
+"""Installing: all of it or nothing, at any instant, and never over what is somebody else's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from converter.errors import ConversionError
+from converter.install import Files, Places, check_free, install, staging
+
+OLD = Files(settings="# old\n", drop_in="[Service]\n# old\n", record='{"is": "old"}\n', trusted=True)
+NEW = Files(settings="# new\n", drop_in="[Service]\n# new\n", record='{"is": "new"}\n', trusted=True)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "host")
+
+
+def make(places: Places, name: str, content: str, files: Files, *, force: bool = False) -> None:
+    check_free(places, name, force=force)
+    with staging(places) as stage:
+        (stage.tree / "etc").mkdir()
+        (stage.tree / "etc/content").write_text(content)
+        (stage.spool / "layer").write_text("fetched")
+        install(stage, places, name, files, force=force)
+
+
+def everything(root: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink():
+            found[str(path.relative_to(root))] = f"-> {path.readlink()}"
+        elif path.is_file():
+            found[str(path.relative_to(root))] = path.read_text()
+    return found
+
+
+def installed(name: str, content: str, files: Files) -> dict[str, str]:
+    found = {
+        f"var/lib/machines/{name}/etc/content": content,
+        f"var/lib/machines/{name}.nspawn": files.settings,
+        f"var/lib/docker2nspawn/machines/{name}.json": files.record,
+        f"etc/systemd/system/systemd-nspawn@{name}.service.d/docker2nspawn.conf": files.drop_in,
+    }
+    if files.trusted:
+        found[f"etc/systemd/nspawn/{name}.nspawn"] = f"-> /var/lib/machines/{name}.nspawn"
+    return found
+
+
+def test_installs_exactly_this(places: Places) -> None:
+    make(places, "web", "one", OLD)
+    assert everything(places.root) == installed("web", "one", OLD)
+    assert places.record("web").stat().st_mode & 0o777 == 0o600
+    assert places.settings("web").stat().st_mode & 0o777 == 0o644
+
+
+def test_refuses_a_taken_name_and_changes_nothing(places: Places) -> None:
+    make(places, "web", "one", OLD)
+    before = everything(places.root)
+    with pytest.raises(ConversionError, match="--force"):
+        make(places, "web", "two", NEW)
+    assert everything(places.root) == before
+
+
+def test_force_replaces_all_of_it(places: Places) -> None:
+    make(places, "web", "one", OLD)
+    untrusted = Files(NEW.settings, NEW.drop_in, NEW.record, trusted=False)
+    make(places, "web", "two", untrusted, force=True)
+    assert everything(places.root) == installed("web", "two", untrusted)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("what", ["raw", "trusted", "running", "link"])
+def test_never_touches_what_is_not_ours(places: Places, what: str, force: bool) -> None:
+    paths = {
+        "raw": places.machines / "web.raw",
+        "trusted": places.trusted_settings("web"),
+        "running": places.root / "run/systemd/machines/web",
+        "link": places.tree("web"),
+    }
+    paths[what].parent.mkdir(parents=True)
+    if what == "link":
+        paths[what].symlink_to("/")
+    else:
+        paths[what].write_text("mine")
+    before = everything(places.root)
+    with pytest.raises(ConversionError):
+        make(places, "web", "one", NEW, force=force)
+    assert everything(places.root) == before
+
+
+def test_failure_leaves_not_even_directories(places: Places) -> None:
+    with pytest.raises(ZeroDivisionError), staging(places) as stage:
+        (stage.tree / "file").write_text("x")
+        raise ZeroDivisionError
+    assert not places.root.exists() or not list(places.root.rglob("*"))
+
+
+def test_a_name_taken_while_we_worked(places: Places) -> None:
+    with pytest.raises(ConversionError), staging(places) as stage:
+        places.tree("web").mkdir()
+        install(stage, places, "web", NEW, force=False)
+    assert everything(places.root) == {}
+    assert places.tree("web").is_dir()
+
+
+def test_live_staging_is_left_alone_and_dead_is_removed(places: Places) -> None:
+    dead = places.machines / ".#docker2nspawn-dead"
+    (dead / "root/etc").mkdir(parents=True)
+    with staging(places) as first:
+        assert not dead.exists()
+        (first.tree / "file").write_text("x")
+        with staging(places) as second:
+            assert (first.tree / "file").read_text() == "x"
+            assert second.path != first.path
+    assert [p.name for p in places.machines.iterdir()] == [] if places.machines.exists() else True
+
+
+def _install_and_die(root: Path, at: int) -> None:
+    """Replace machine "web", and be killed at the `at`-th system call that changes a name."""
+    import converter.install as module
+
+    count = 0
+
+    def dying(name: str) -> None:
+        original = getattr(module, name)
+
+        def wrapper(*args: object, **kwargs: object) -> object:
+            nonlocal count
+            count += 1
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(module, name, wrapper)
+
+    for function in ("_write_synced", "_sync_directory", "_rename", "_sync_file_system", "_make_directories"):
+        dying(function)
+    make(Places(root), "web", "two", NEW, force=True)
+    os._exit(0)
+
+
+def test_killed_anywhere_the_next_run_finds_one_whole_machine(tmp_path: Path) -> None:
+    """Each point of the installation in turn: afterwards all is old or all is new, and nothing else is left."""
+    outcomes = set()
+    for at in range(1, 60):
+        places = Places(tmp_path / str(at))
+        make(places, "web", "one", OLD)
+        process = multiprocessing.get_context("fork").Process(target=_install_and_die, args=(places.root, at))
+        process.start()
+        process.join()
+        make(places, "other", "x", OLD)  # the next run, which finishes or removes what the dead one left
+        left = {k: v for k, v in everything(places.root).items() if "other" not in k}
+        assert left in (installed("web", "one", OLD), installed("web", "two", NEW)), at
+        assert not [p for p in places.machines.iterdir() if p.name.startswith(".")], at
+        outcomes.add((process.exitcode, left == installed("web", "two", NEW)))
+        if process.exitcode == 0:
+            break
+    # Killed and undone, killed and finished by the next run, and at last not killed: all have been seen.
+    assert outcomes == {(-signal.SIGKILL, False), (-signal.SIGKILL, True), (0, True)}
+
+
+def test_no_permission_is_one_line(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        blocked = Places(Path("/proc/docker2nspawn"))
+    else:
+        (tmp_path / "host").mkdir(mode=0o500)
+        blocked = Places(tmp_path / "host")
+    with pytest.raises(ConversionError, match="cannot prepare"), staging(blocked):
+        pass
