@@ -73,9 +73,16 @@ def test_skopeo_reads_them(reference: str, tmp_path: Path) -> None:
 @pytest.mark.lab
 def test_umoci_unpacks_the_tricky_one(tmp_path: Path) -> None:
     """By way of skopeo: umoci before 0.5 reads no zstd."""
+    to_gzip = [
+        "skopeo",
+        "copy",
+        "--insecure-policy",
+        "--quiet",
+        "--dest-compress",
+        "--dest-compress-format=gzip",
+    ]
     subprocess.run(
-        ["skopeo", "copy", "--insecure-policy", "--quiet", "--dest-compress", "--dest-compress-format=gzip"]
-        + ["docker-archive:both.tar.zst:tricky:1.0", f"oci:{tmp_path}/gzip:1.0"],
+        [*to_gzip, "docker-archive:both.tar.zst:tricky:1.0", f"oci:{tmp_path}/gzip:1.0"],
         cwd=FIXTURES,
         check=True,
     )

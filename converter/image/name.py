@@ -23,7 +23,7 @@ IMAGE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ImageName:
-    """A name in full: registry, repository, and a tag, a digest or both (`latest` where neither was given)."""
+    """A name in full. Where neither tag nor digest was given, the tag is `latest`."""
 
     domain: str
     path: str
@@ -42,7 +42,9 @@ def parse_image_name(text: str) -> ImageName:
     Raises ConversionError when Docker would not take it as the name of an image either.
     """
     if len(text) > _MAX_LENGTH:
-        raise ConversionError(f"'{text[:40]}…' is not an image name: it has more than {_MAX_LENGTH} characters")
+        raise ConversionError(
+            f"'{text[:40]}…' is not an image name: it has more than {_MAX_LENGTH} characters"
+        )
     rest, at, digest = text.partition("@")
     if at and not DIGEST.fullmatch(digest):
         raise ConversionError(f"'{text}' is not an image name: '{digest}' is not a digest like sha256:4f53…")
@@ -67,7 +69,9 @@ def parse_image_name(text: str) -> ImageName:
         or IMAGE_ID.fullmatch(path.removeprefix("library/"))
         or not all(_PATH.fullmatch(part) for part in path.split("/"))
     ):
-        raise ConversionError(f"'{text}' is not an image name; write it like debian:12 or ghcr.io/acme/web:1.2")
+        raise ConversionError(
+            f"'{text}' is not an image name; write it like debian:12 or ghcr.io/acme/web:1.2"
+        )
     return ImageName(domain, path, tag or ("latest" if not at else None), digest or None)
 
 

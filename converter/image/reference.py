@@ -1,4 +1,4 @@
-"""Where an image is: `docker-archive:FILE`, `docker://HOST/REPO:TAG`, and the machine name that follows from it.
+"""Where an image is: `docker-archive:FILE`, `docker://HOST/REPO:TAG`, and the machine name that it gives.
 
 The transports are those of https://github.com/containers/image (containers-transports.5), and `container:`.
 """
@@ -71,11 +71,10 @@ def recognise(text: str) -> Reference | None:
 
     The longest path that exists counts. Raises ConversionError, with what it is instead, when it is no image.
     """
-    for path, tag in _splits(text):
-        if exists(Path(path)):
-            break
-    else:
+    existing = next((split for split in _splits(text) if exists(Path(split[0]))), None)
+    if existing is None:
         return None
+    path, tag = existing
     try:
         return Reference(transport_of(Path(path)), path, tag)
     except ConversionError as error:
@@ -103,7 +102,9 @@ def _file_reference(transport: Literal["docker-archive", "oci-archive", "oci"], 
     first_colon = (rest.partition(":")[0], rest.partition(":")[2] or None)  # what containers/image does
     path, tag = next((split for split in _splits(rest) if exists(Path(split[0]))), first_colon)
     if not path:
-        raise ConversionError(f"'{transport}:{rest}' names no file; write {transport}:PATH or {transport}:PATH:TAG")
+        raise ConversionError(
+            f"'{transport}:{rest}' names no file; write {transport}:PATH or {transport}:PATH:TAG"
+        )
     return Reference(transport, path, tag)
 
 
@@ -124,7 +125,7 @@ def machine_name(reference: Reference) -> str:
     """
     if reference.transport in ("docker-archive", "oci-archive", "oci"):
         tag = reference.tag or ""
-        if reference.transport == "docker-archive" and tag or set("/:@") & set(tag):
+        if (tag and reference.transport == "docker-archive") or set("/:@") & set(tag):
             words = _image_words(tag)
         else:
             words = [_file_stem(reference.name), "" if tag == "latest" else tag]
