@@ -165,7 +165,7 @@ def test_an_unpacked_docker_archive(here: Path) -> None:
         ("Dear reader, ☃\n".encode() * 200, "a text file"),
         (bytes(10240), "a file of unknown kind"),
         (b"\x7fELF" + bytes(2000), "a program"),
-        (gzip.compress(JPEG), "holds no tar"),
+        (gzip.compress(JPEG), "is not a tar"),
         (gzip.compress(tarball("manifest.json"))[:40], "damaged|cut short|corrupt|truncated|not a tar"),
         (b"\x1f\x8b" + b"no gzip at all", "damaged|cut short|corrupt|not"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 40, "damaged|cut short|corrupt|not"),
@@ -174,7 +174,7 @@ def test_an_unpacked_docker_archive(here: Path) -> None:
         (tarball("repositories", f"{HEX}/json", f"{HEX}/layer.tar"), "before 1.10"),
         (tarball("a", "b"), "without manifest.json or oci-layout"),
         ((FIXTURES / "hello.tar").read_bytes()[:20000], "cut short"),
-        ((FIXTURES / "hello.tar").read_bytes()[:512] + b"x" * 1024, "damaged"),
+        ((FIXTURES / "hello.tar").read_bytes()[:512] + b"x" * 1024, "wrong checksum"),
     ],
 )
 def test_what_is_no_image_is_named(content: bytes, message: str, here: Path) -> None:

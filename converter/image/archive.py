@@ -150,8 +150,7 @@ def _archive_files(path: Path, spool: Path, progress: Progress) -> Files:
     """The members of an archive as byte ranges; links between members are followed."""
     plain = _decompressed(path, spool, progress)
     with _opened(plain) as file:
-        length = os.fstat(file.fileno()).st_size
-        found = islice(members(file, f"'{path}'", length), MOST_MEMBERS)
+        found = islice(members(file, f"'{path}'", seekable=True), MOST_MEMBERS)
         table = {member.name: member for member in found}
     transport_of_tar(table, path)
 
@@ -166,9 +165,9 @@ def _archive_files(path: Path, spool: Path, progress: Progress) -> Files:
                     return Extent(plain, member.offset, member.size)
                 case "symlink":
                     name = clean(posixpath.join(posixpath.dirname(name), member.target))
-                case "hard link":
+                case "hardlink":
                     name = clean(member.target)
-                case "other":
+                case _:
                     raise ConversionError(f"'{path}' is damaged: {name} in it is not a file")
         raise ConversionError(f"'{path}' is damaged: the links in it lead in a circle at {name}")
 

@@ -118,10 +118,7 @@ def _of_folder(path: Path) -> FileTransport:
 def _of_file(file: BinaryIO, path: Path) -> FileTransport:
     compressed = is_compressed_tar(file.read(4096), path)
     file.seek(0)
-    if compressed:
-        found = members(decompress(file), f"'{path}'", None)
-    else:
-        found = members(file, f"'{path}'", os.fstat(file.fileno()).st_size)
+    found = members(decompress(file) if compressed else file, f"'{path}'", seekable=not compressed)
     return transport_of_tar((member.name for member in found), path)
 
 
