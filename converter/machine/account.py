@@ -44,7 +44,9 @@ def resolve_account(user: str, passwd: bytes | None, group: bytes | None) -> Acc
         groups = [_number(f[2]) or 0 for f in _lines(group, 4) if name in f[3].split(",")]
     for number in (uid, gid, *groups):
         if not 0 <= number <= _MAX_ID:
-            raise ConversionError(f"USER {user!r} means the id {number}, which is out of range (0 to {_MAX_ID})")
+            raise ConversionError(
+                f"USER {user!r} means the id {number}, which is out of range (0 to {_MAX_ID})"
+            )
     # Docker puts the primary group first into the supplementary ones (CVE-2022-36109).
     return Account(uid, gid, tuple(dict.fromkeys((gid, *groups))), home or "/")
 

@@ -18,8 +18,7 @@ _SMALL_FILE = 16 * 1024 * 1024  # passwd and group files beyond this are an atta
 class Facts:
     """`passwd` and `group`: those files' bytes, None when missing. `directories`: which of the paths that the
     config speaks of (WORKDIR, VOLUME) are there. `program`: where the command's first word really lies, links
-    followed, None when it cannot be found. `run`: names in the image's /run. `has_launcher_path`: something
-    of the image's own is where the launcher goes.
+    followed, None when it cannot be found. `run`: names in the image's /run.
     """
 
     passwd: bytes | None = None
@@ -57,8 +56,8 @@ def search_path(env: Sequence[str]) -> str:
 
 
 def _is_dir(plan: Plan, path: str) -> bool:
-    entry = plan.lookup(path)
-    return entry is not None and entry.kind == "dir"
+    found = plan.lookup(path)
+    return found is not None and found.kind == "dir"
 
 
 def _find_program(plan: Plan, config: ImageConfig) -> str | None:
@@ -71,7 +70,7 @@ def _find_program(plan: Plan, config: ImageConfig) -> str | None:
     else:
         candidates = [f"{directory or '.'}/{program}" for directory in search_path(config.env).split(":")]
     for candidate in candidates:
-        entry = plan.lookup(candidate)
-        if entry is not None and entry.kind == "file":
-            return "/" + entry.name.decode("utf-8", "surrogateescape").strip("/")
+        found = plan.lookup(candidate)
+        if found is not None and found.kind == "file":
+            return "/" + found.path.decode("utf-8", "surrogateescape")
     return None

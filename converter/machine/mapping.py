@@ -184,7 +184,11 @@ def _drop_inexpressible(
         if not environment_expressible(assignment):
             variable = assignment.partition("=")[0]
             notes.append(
-                Note("dropped", f"ENV {variable}", "a settings file cannot hold it, and an init gets no launcher")
+                Note(
+                    "dropped",
+                    f"ENV {variable}",
+                    "a settings file cannot hold it, and an init gets no launcher",
+                )
             )
     for parameter in parameters:
         if not expressible(parameter):
@@ -205,12 +209,16 @@ def _command_notes(
         )
     for subject, words in (("ENTRYPOINT", config.entrypoint), ("CMD", config.cmd)):
         if words and boot:
-            yield Note("adapted", subject, "the command is an init: Boot=yes, with all of nspawn's capabilities")
+            yield Note(
+                "adapted", subject, "the command is an init: Boot=yes, with all of nspawn's capabilities"
+            )
         elif words:
             yield Note("exact", subject, "Parameters=")
     if command and facts.program is None:
         yield Note(
-            "adapted", "the command", f"{command[0]!r} is not in the image: the machine will fail as in Docker"
+            "adapted",
+            "the command",
+            f"{command[0]!r} is not in the image: the machine will fail as in Docker",
         )
     if config.args_escaped:
         yield Note("exact", "ArgsEscaped", "means something on Windows only")
@@ -229,7 +237,9 @@ def _platform_notes(platform: Platform, host: Platform) -> Iterator[Note]:
         and (platform.architecture, host.architecture) not in compatible
     ):
         yield Note(
-            "adapted", f"platform {platform}", f"this host is {host}: it needs qemu-user with binfmt to run it"
+            "adapted",
+            f"platform {platform}",
+            f"this host is {host}: it needs qemu-user with binfmt to run it",
         )
 
 
@@ -275,7 +285,9 @@ def _kill_signal(config: ImageConfig, notes: list[Note], *, boot: bool) -> str |
     if (name := parse_signal(config.stop_signal)) is not None:
         notes.append(Note("exact", f"STOPSIGNAL {config.stop_signal}", f"KillSignal={name}"))
         return name
-    notes.append(Note("dropped", f"STOPSIGNAL {config.stop_signal}", "no such signal; SIGTERM is sent instead"))
+    notes.append(
+        Note("dropped", f"STOPSIGNAL {config.stop_signal}", "no such signal; SIGTERM is sent instead")
+    )
     return default
 
 
@@ -322,7 +334,9 @@ def _tree_gaps(facts: Facts, changes: list[TreeChange], notes: list[Note], *, na
 def _other_fields(config: ImageConfig) -> Iterator[Note]:
     """The fields without a setting of their own in nspawn."""
     for port in config.exposed_ports:
-        yield Note("adapted", f"EXPOSE {port}", "the machine shares the host's network: the port is the host's own")
+        yield Note(
+            "adapted", f"EXPOSE {port}", "the machine shares the host's network: the port is the host's own"
+        )
     for label in config.labels:
         yield Note("adapted", f"LABEL {label}", "nspawn has no labels; kept in the machine's record")
     if (check := config.healthcheck) is not None and check.test[:1] != ("NONE",):
@@ -354,13 +368,21 @@ def _other_fields(config: ImageConfig) -> Iterator[Note]:
     if config.mac_address:
         yield Note("dropped", f"MacAddress {config.mac_address}", "the machine shares the host's network")
     if config.network_disabled:
-        yield Note("dropped", "NetworkDisabled", "the machine shares the host's network; set Private=yes to cut it off")
+        yield Note(
+            "dropped",
+            "NetworkDisabled",
+            "the machine shares the host's network; set Private=yes to cut it off",
+        )
     if config.tty or config.open_stdin:
-        yield Note("dropped", "Tty, OpenStdin", "a service has no terminal; for one run systemd-nspawn -M NAME")
+        yield Note(
+            "dropped", "Tty, OpenStdin", "a service has no terminal; for one run systemd-nspawn -M NAME"
+        )
     if config.stop_timeout is not None:
         yield Note("exact", f"StopTimeout {config.stop_timeout}", "TimeoutStopSec= in the unit's drop-in")
     for path, value in config.other.items():
         text = repr(value)
         yield Note(
-            "dropped", path, f"unknown to Docker and nspawn; {text if len(text) < 60 else 'its value'} is in the record"
+            "dropped",
+            path,
+            f"unknown to Docker and nspawn; {text if len(text) < 60 else 'its value'} is in the record",
         )

@@ -134,7 +134,9 @@ def _open_directory(root_fd: int, path: str, *, make_last: TreeChange | None, ow
     return os.open("/".join(real) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
 
 
-def _make_directory(root_fd: int, parent: str, name: str, like: TreeChange | None, *, ownership: bool) -> None:
+def _make_directory(
+    root_fd: int, parent: str, name: str, like: TreeChange | None, *, ownership: bool
+) -> None:
     parent_fd = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
     try:
         with _KeptTime(parent_fd) as times:

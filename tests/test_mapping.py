@@ -1,0 +1,216 @@
+"""The mapping: pure, so every decision can be seen without Docker, root or a disk."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from converter.errors import ConversionError
+from converter.image.model import Healthcheck, Image, ImageConfig, Platform
+from converter.machine.facts import DEFAULT_PATH, Facts
+from converter.machine.launcher import LAUNCHER_PATH
+from converter.machine.mapping import DROPPED_CAPABILITIES, Mapped, map_image, parse_signal
+from converter.machine.model import TreeChange
+from converter.note import Note
+
+AMD64 = Platform("linux", "amd64")
+DEBIAN = Facts(
+    passwd=b"root:x:0:0:root:/root:/bin/bash\napp:x:1000:1000::/home/app:/bin/sh\n",
+    group=b"root:x:0:\napp:x:1000:\nadm:x:4:app\n",
+    program="/usr/bin/program",
+)
+
+
+def mapped(config: ImageConfig, facts: Facts = DEBIAN, platform: Platform = AMD64, **more: Any) -> Mapped:
+    image = Image("docker-daemon:test", "sha256:0", platform, config, (), **more)
+    return map_image(image, facts, name="web", host=AMD64)
+
+
+def notes_on(result: Mapped, subject: str) -> list[Note]:
+    return [note for note in result.notes if note.subject.startswith(subject)]
+
+
+def test_plain_root_command_needs_no_launcher() -> None:
+    result = mapped(ImageConfig(entrypoint=("/bin/sh", "-c"), cmd=("echo 'a b'",), env=("A=1",)))
+    machine = result.machine
+    assert machine.parameters == ("/bin/sh", "-c", "echo 'a b'")
+    assert machine.environment == (f"PATH={DEFAULT_PATH}", "HOSTNAME=web", "A=1", "HOME=/root")
+    assert not machine.boot
+    assert machine.kill_signal == "SIGTERM"
+    assert machine.drop_capability == DROPPED_CAPABILITIES
+    assert result.changes == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (ImageConfig(cmd=("program",)), "PATH"),
+        (ImageConfig(cmd=("/program", "a\nb")), "command line"),
+        (ImageConfig(cmd=("/program",), env=("A=1\n2",)), "ENV A"),
+        (ImageConfig(cmd=("/program",), env=("my.name=1",)), "ENV my.name"),
+        (ImageConfig(cmd=("/program",), user="app"), "uid 1000, gid 1000 and groups 1000,4"),
+        (ImageConfig(cmd=("/program",), user="65532:7"), "uid 65532, gid 7 and groups 7"),
+    ],
+)
+def test_what_needs_the_launcher_gets_it_with_the_reason(config: ImageConfig, reason: str) -> None:
+    result = mapped(config)
+    assert result.machine.parameters[0] == LAUNCHER_PATH
+    assert [c.path for c in result.changes] == [LAUNCHER_PATH]
+    (note,) = notes_on(result, "the command")
+    assert note.kind == "adapted"
+    assert reason in note.text
+
+
+def test_root_in_more_groups_is_not_plain_root() -> None:
+    facts = replace(DEBIAN, group=b"root:x:0:root\nwheel:x:10:root\n")
+    assert "--groups=0,10" in mapped(ImageConfig(cmd=("/program",)), facts).machine.parameters
+
+
+def test_no_launcher_for_the_processor_is_an_error_only_where_it_is_needed() -> None:
+    strange = Platform("linux", "mips64le")
+    assert mapped(ImageConfig(cmd=("/program",)), platform=strange).machine.parameters == ("/program",)
+    with pytest.raises(ConversionError, match="mips64le"):
+        mapped(ImageConfig(cmd=("program",)), platform=strange)
+
+
+def test_env_as_docker_merges_it() -> None:
+    config = ImageConfig(cmd=("/p",), env=("PATH=/opt/bin", "A=1", "HOME=/elsewhere", "A=2", "HOSTNAME"))
+    assert mapped(config).machine.environment == ("PATH=/opt/bin", "A=2", "HOME=/elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("command", "program", "boots"),
+    [
+        (("/sbin/init",), "/usr/lib/systemd/systemd", True),
+        (("/lib/systemd/systemd", "--log-level=debug"), "/usr/lib/systemd/systemd", True),
+        (("/usr/sbin/init",), "/usr/bin/busybox", True),
+        (("/init",), "/init", False),
+        (("/bin/sh",), "/bin/busybox", False),
+    ],
+)
+def test_which_images_boot(command: tuple[str, ...], program: str, boots: bool) -> None:
+    result = mapped(ImageConfig(cmd=command), replace(DEBIAN, program=program))
+    assert result.machine.boot is boots
+    if boots:
+        assert result.machine.parameters == command[1:]
+        assert result.machine.drop_capability == ()
+        assert result.machine.kill_signal is None
+
+
+def test_an_init_without_os_release_or_for_a_user_is_a_program() -> None:
+    init = replace(DEBIAN, program="/usr/lib/systemd/systemd")
+    assert not mapped(ImageConfig(cmd=("/sbin/init",)), replace(init, has_os_release=False)).machine.boot
+    assert not mapped(ImageConfig(cmd=("/sbin/init",), user="app"), init).machine.boot
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("SIGTERM", "SIGTERM"),
+        ("quit", "SIGQUIT"),
+        ("9", "SIGKILL"),
+        ("SIGRTMIN+3", "SIGRTMIN+3"),
+        ("rtmin", "SIGRTMIN+0"),
+        ("SIGRTMAX-2", "SIGRTMIN+28"),
+        ("37", "SIGRTMIN+3"),
+        ("0", None),
+        ("65", None),
+        ("SIGNONE", None),
+        ("RTMIN+31", None),
+        ("SIG_DFL", None),
+        ("", None),
+    ],
+)
+def test_signals(text: str, name: str | None) -> None:
+    assert parse_signal(text) == name
+
+
+def test_an_unknown_stop_signal_is_reported() -> None:
+    result = mapped(ImageConfig(cmd=("/p",), stop_signal="SIGNONE"))
+    assert result.machine.kill_signal == "SIGTERM"
+    assert [note.kind for note in notes_on(result, "STOPSIGNAL")] == ["dropped"]
+
+
+def test_directories_that_docker_makes() -> None:
+    config = ImageConfig(cmd=("/p",), working_dir="/srv/app", volumes=("/data", "/srv/there"))
+    result = mapped(config, replace(DEBIAN, directories=frozenset({"/srv/there"})))
+    assert result.machine.working_directory == "/srv/app"
+    assert set(result.changes) == {TreeChange("/srv/app", "dir"), TreeChange("/data", "dir")}
+
+
+def test_a_tree_of_one_static_program() -> None:
+    bare = Facts(program="/server", has_usr=False, has_hosts=False, has_os_release=False)
+    result = mapped(ImageConfig(entrypoint=("/server",)), bare)
+    assert {change.path for change in result.changes} == {"/usr", "/etc/hosts"}
+    assert "HOME=/" in result.machine.environment
+
+
+def test_run_content_is_bound_over_the_tmpfs() -> None:
+    result = mapped(ImageConfig(cmd=("/p",)), replace(DEBIAN, run=("postgresql", "systemd")))
+    assert [(b.source, b.destination) for b in result.machine.binds] == [
+        ("+/usr/lib/docker2nspawn/run/postgresql", "/run/postgresql")
+    ]
+    assert [note.kind for note in notes_on(result, "/run/systemd")] == ["dropped"]
+
+
+FULL = ImageConfig(
+    user="app",
+    env=("A=1",),
+    entrypoint=("/entry",),
+    cmd=("arg",),
+    working_dir="/work",
+    stop_signal="SIGINT",
+    volumes=("/data",),
+    exposed_ports=("80/tcp",),
+    labels={"l": "v"},
+    healthcheck=Healthcheck(("CMD", "/check")),
+    shell=("/bin/bash", "-c"),
+    on_build=("RUN x",),
+    hostname="h",
+    domainname="d",
+    tty=True,
+    open_stdin=True,
+    network_disabled=True,
+    mac_address="02:00:00:00:00:01",
+    stop_timeout=3,
+    args_escaped=True,
+    author="somebody",
+    created="2020-01-01T00:00:00Z",
+    os_version="1",
+    os_features=("f",),
+    other={"config.New": 1},
+)
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(ImageConfig)])
+def test_no_field_is_lost_silently(field: str) -> None:
+    """Take one field of a full config away: the report must change, so the field was spoken of."""
+    default = ImageConfig.__dataclass_fields__[field]
+    value = default.default if field not in ("labels", "other") else {}
+    assert getattr(FULL, field) != value
+    without = replace(FULL, **{field: value})
+    assert set(mapped(FULL).notes) != set(mapped(without).notes)
+
+
+def test_a_containers_settings_are_each_named() -> None:
+    inspected = {
+        "HostConfig": {
+            "Memory": 64 << 20,
+            "Binds": ["/a:/b"],
+            "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0},
+            "NetworkMode": "bridge",
+            "ShmSize": 64 << 20,
+            "CapAdd": None,
+        },
+        "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/lib/docker/v", "Destination": "/data"}],
+    }
+    result = mapped(ImageConfig(cmd=("/p",)), container=inspected)
+    dropped = [note.subject for note in result.notes if note.kind == "dropped"]
+    assert [subject.split()[0] for subject in dropped] == [
+        "HostConfig.Binds",
+        "HostConfig.Memory",
+        "HostConfig.RestartPolicy",
+        "volume",
+    ]
