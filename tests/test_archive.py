@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +25,7 @@ from converter.errors import ConversionError
 from converter.image.archive import open_archive
 from converter.image.layout import open_layout
 from converter.image.model import Image, Layer, Platform
-from converter.image.reference import Reference, recognise
+from converter.image.reference import Reference, parse_reference, recognise
 from converter.progress import Progress, Silent
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -608,13 +610,45 @@ def test_the_wrong_transport(archive: Open, tmp_path: Path) -> None:
             call()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_permission_denied(archive: Open, tmp_path: Path) -> None:
-    path = tmp_path / "x.tar"
-    path.write_bytes(b"x")
-    path.chmod(0)
-    with pytest.raises(ConversionError, match="Permission denied"):
-        archive(path)
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Root may read everything, so be somebody else."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_permission_denied() -> None:
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is closed to others as a whole
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(FIXTURES / "tricky.oci", folder / "layout")
+        shutil.copy(FIXTURES / "hello.tar", folder / "file")
+        for path in (folder / "file", folder / "layout" / "index.json"):
+            path.chmod(0)
+        (folder / "closed").mkdir(mode=0)
+        calls: list[Callable[[], object]] = [
+            lambda: open_archive(
+                folder / "file", None, platform=AMD64, spool=folder, progress=SILENT, oci=False
+            ),
+            lambda: open_archive(
+                folder / "closed" / "file", None, platform=AMD64, spool=folder, progress=SILENT, oci=True
+            ),
+            lambda: open_layout(folder / "layout", None, platform=AMD64),
+            lambda: open_layout(folder / "closed", None, platform=AMD64),
+            lambda: recognise(f"{folder}/file"),
+            lambda: recognise(f"{folder}/closed"),
+            lambda: recognise(f"{folder}/closed/file:1"),
+            lambda: parse_reference(f"oci:{folder}/closed/layout"),
+        ]
+        for call in calls:
+            with nobody(), pytest.raises(ConversionError, match=r"(?i)permission denied"):
+                call()
 
 
 def test_no_space_for_decompression_is_an_error(tmp_path: Path) -> None:

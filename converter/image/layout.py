@@ -69,7 +69,7 @@ def folder(directory: Path) -> Files:
         try:
             status = path.stat()
             inside = path.resolve().is_relative_to(directory.resolve())
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
             return None
         except (OSError, RuntimeError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
@@ -127,8 +127,12 @@ def find_manifest(
         data = read_blob(files, descriptor, source)
         if is_index(descriptor, data):
             waiting.extend(parse_index(data))
-        elif not _is_attestation(descriptor) and parse_manifest(data).config.digest == image_id:
-            return descriptor
+            continue
+        try:
+            if parse_manifest(data).config.digest == image_id:
+                return descriptor
+        except ConversionError:  # a signature or another artifact beside the images
+            continue
     return None
 
 
