@@ -329,6 +329,14 @@ def test_one_image_with_two_names(layout: Layout) -> None:
     assert open_layout(layout.index(*images), None, platform=AMD64).digest == images[0]["digest"]
 
 
+def test_an_image_listed_once_for_each_name(archive: Open, tmp_path: Path) -> None:
+    entries = [{"Config": "c.json", "RepoTags": [name], "Layers": ["1/layer.tar"]} for name in ("a:1", "b:2")]
+    path = saved(tmp_path / "x.tar", manifest=entries, files={"c.json": config(A)})
+    assert {archive(path, ref).digest for ref in (None, "a:1", "b:2")} == {sha256(config(A))}
+    with pytest.raises(ConversionError, match="more than 1000 images"):
+        archive(saved(tmp_path / "x.tar", manifest=entries * 501, files={"c.json": config(A)}))
+
+
 # --- links in old archives ---
 
 

@@ -39,6 +39,7 @@ from converter.progress import Progress
 from converter.rootfs.stream import decompress
 
 _CHUNK = 1 << 20
+_MOST_IMAGES = 1000
 _MOST_LINKS = 40  # as many as the kernel follows
 _HEX = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -108,6 +109,8 @@ def _saved_images(files: Files, source: str) -> dict[str, _Saved]:
     entries = parse_json(read(files, "manifest.json", source), f"{source}: manifest.json")
     if not isinstance(entries, list):
         raise ConversionError(f"{source}: manifest.json must be a list")
+    if len(entries) > _MOST_IMAGES:
+        raise ConversionError(f"{source}: manifest.json lists more than {_MOST_IMAGES} images")
     saved: dict[str, _Saved] = {}
     for entry in entries:
         name, names, layers = _entry(entry, source)
@@ -115,7 +118,9 @@ def _saved_images(files: Files, source: str) -> dict[str, _Saved]:
         digest = sha256(config).hexdigest()
         if (written := _HEX.search(posixpath.basename(name))) and written[0] != digest:
             raise ConversionError(f"{source}: damaged: the digest of the config {name} is sha256:{digest}")
-        saved.setdefault(f"sha256:{digest}", _Saved(config, names, layers))
+        # One image may be listed once for each of its names.
+        earlier = saved.get(f"sha256:{digest}")
+        saved[f"sha256:{digest}"] = _Saved(config, (*earlier.names, *names) if earlier else names, layers)
     return saved
 
 
