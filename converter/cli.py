@@ -39,13 +39,18 @@ NoTrust = Annotated[
     bool, typer.Option("--no-trust", help="Do not link the settings file from /etc/systemd/nspawn.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail, writing nothing, if anything would be dropped.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail, writing nothing, if anything would be dropped.")
+]
 PlatformOption = Annotated[
     str | None,
-    typer.Option("--platform", metavar="OS/ARCH", help="Which of a multi-platform image; default: this machine."),
+    typer.Option(
+        "--platform", metavar="OS/ARCH", help="Which of a multi-platform image; default: this machine."
+    ),
 ]
 PlainHttp = Annotated[
-    bool, typer.Option("--plain-http", help="Speak HTTP without TLS to the registry (loopback: always allowed).")
+    bool,
+    typer.Option("--plain-http", help="Speak HTTP without TLS to the registry (loopback: always allowed)."),
 ]
 
 

@@ -95,7 +95,9 @@ def check_free(places: Places, name: str, *, force: bool) -> None:
     """Raise ConversionError when `name` is taken, or with `force` when it cannot be replaced safely."""
     for image in (f"{name}.raw", f"{name}.mstack"):
         if os.path.lexists(places.machines / image):
-            raise ConversionError(f"{places.machines / image} exists; choose another --name or remove it first")
+            raise ConversionError(
+                f"{places.machines / image} exists; choose another --name or remove it first"
+            )
     trusted = places.trusted_settings(name)
     if os.path.lexists(trusted) and not trusted.is_symlink():
         raise ConversionError(f"{trusted} is somebody's own file and would win over ours; move it away first")
@@ -103,7 +105,9 @@ def check_free(places: Places, name: str, *, force: bool) -> None:
     if taken and not force:
         raise ConversionError(f"{taken[0]} exists; use --force to replace machine {name}, or another --name")
     if places.tree(name).is_symlink() or (places.tree(name).exists() and not places.tree(name).is_dir()):
-        raise ConversionError(f"{places.tree(name)} is not a directory, so it is not replaced; remove it first")
+        raise ConversionError(
+            f"{places.tree(name)} is not a directory, so it is not replaced; remove it first"
+        )
     if (places.root / "run/systemd/machines" / name).exists():
         raise ConversionError(f"machine {name} is running; stop it first: machinectl stop {name}")
 

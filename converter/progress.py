@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -17,13 +17,8 @@ class Step(Protocol):
 class Progress(Protocol):
     """Where long work announces its steps. Thread-safe."""
 
-    def step(self, label: str, total: int | None, unit: str = "bytes") -> _StepContext:
+    def step(self, label: str, total: int | None, unit: str = "bytes") -> AbstractContextManager[Step]:
         """A context manager that yields the Step; `total` and `unit` ("bytes", "files") size its bar."""
-
-
-class _StepContext(Protocol):
-    def __enter__(self) -> Step: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class _SilentStep:

@@ -96,7 +96,9 @@ class _Fields:
         return dict(value)
 
     def object(self, name: str) -> _Fields:
-        return _Fields(self._take(name, dict, "an object"), name if not self.where else f"{self.where}.{name}")
+        return _Fields(
+            self._take(name, dict, "an object"), name if not self.where else f"{self.where}.{name}"
+        )
 
     def rest(self) -> dict[str, Any]:
         """What nobody took and what has a value: by its full path, in the image's own spelling."""

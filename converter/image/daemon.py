@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import docker
 import docker.context
@@ -136,7 +136,11 @@ def _save(
     own = Platform("linux", inspected.get("Architecture") or "unknown", inspected.get("Variant") or None)
     path = spool / "save.tar"
     label = f"docker save {inspected['Id'].removeprefix('sha256:')[:12]}"
-    with _engine_errors("docker save"), progress.step(label, inspected.get("Size")) as step, path.open("wb") as f:
+    with (
+        _engine_errors("docker save"),
+        progress.step(label, inspected.get("Size")) as step,
+        path.open("wb") as f,
+    ):
         for chunk in client.api.get_image(inspected["Id"], chunk_size=1 << 20):
             f.write(chunk)
             step.advance(len(chunk))
@@ -156,16 +160,17 @@ def _export(
     label = f"docker export {inspected['Name'].lstrip('/')}"
     with _engine_errors("docker export"), progress.step(label, None) as step:
         chunks = client.api.export(inspected["Id"], chunk_size=1 << 20)
+        stream = cast(BinaryIO, _Chunks(chunks, step.advance))  # tarfile only ever calls read
         try:
             with (
-                tarfile.open(fileobj=_Chunks(chunks, step.advance), mode="r|", bufsize=1 << 20) as source,
+                tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as source,
                 tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as target,
             ):
                 for entry in chosen(source):
                     # A whiteout of ours is not in the source; its size is 0.
                     data = source.extractfile(entry) if entry.isreg() and entry.size else None
                     target.addfile(entry, data)
-                source.members = []
+                    source.members = target.members = []  # type: ignore[attr-defined] # tarfile keeps them all
         except tarfile.TarError as error:
             raise ConversionError(f"the engine's export of the container is damaged: {error}") from None
     return Layer(path=path, offset=0, size=path.stat().st_size)
@@ -201,6 +206,8 @@ def _without_stubs(entries: Iterable[tarfile.TarInfo]) -> Iterator[tarfile.TarIn
 
 class _Chunks:
     """The file-like object that tarfile reads a stream of chunks through."""
+
+    name = "export"
 
     def __init__(self, chunks: Iterator[bytes], seen: Callable[[int], None]) -> None:
         self._chunks = chunks

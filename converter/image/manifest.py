@@ -132,6 +132,8 @@ def is_index(descriptor: Descriptor, data: bytes) -> bool:
     """Is the document an index or a manifest list: by its own word, else by the descriptor's, else by its form."""
     document = _object(parse_json(data, "the manifest"), "the manifest")
     media_type = document.get("mediaType") or descriptor.media_type
+    if not isinstance(media_type, str):
+        raise ConversionError("the manifest is not valid: mediaType must be a string")
     if media_type in _INDEXES:
         return True
     return media_type not in ACCEPTED and "manifests" in document

@@ -373,10 +373,9 @@ def _other_fields(config: ImageConfig) -> Iterator[Note]:
             "NetworkDisabled",
             "the machine shares the host's network; set Private=yes to cut it off",
         )
-    if config.tty or config.open_stdin:
-        yield Note(
-            "dropped", "Tty, OpenStdin", "a service has no terminal; for one run systemd-nspawn -M NAME"
-        )
+    for subject, wanted in (("Tty", config.tty), ("OpenStdin", config.open_stdin)):
+        if wanted:
+            yield Note("dropped", subject, "a service has no terminal; for one run systemd-nspawn -M NAME")
     if config.stop_timeout is not None:
         yield Note("exact", f"StopTimeout {config.stop_timeout}", "TimeoutStopSec= in the unit's drop-in")
     for path, value in config.other.items():

@@ -1,0 +1,259 @@
+"""The lab: real Docker daemons, registries and a booted systemd host on this one machine; docs/testing.md.
+
+Everything that takes long is kept in a cache directory (D2N_LAB_CACHE, default /var/cache/docker2nspawn-lab), made
+under a temporary name and renamed when it is complete. What is started here is ended here, by pid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CACHE = Path(os.environ.get("D2N_LAB_CACHE", "/var/cache/docker2nspawn-lab"))
+_WORK = Path("/var/tmp")
+_PREFIX = "docker2nspawn-lab-"
+
+# mmdebstrap's --include; systemd-host is the host that machines are started on, with its own newer Docker.
+_ROOTS: dict[str, tuple[str, str]] = {
+    "debian": ("bookworm", ""),
+    "debian-systemd": ("bookworm", "systemd,systemd-sysv,dbus"),
+    "systemd-host": (
+        "trixie",
+        "systemd,systemd-sysv,systemd-container,dbus,iproute2,procps,ca-certificates,nftables,docker.io,iptables",
+    ),
+}
+
+
+def switched_on() -> bool:
+    """Is the lab asked for, and so required?"""
+    return os.environ.get("D2N_LAB") == "1"
+
+
+def run(
+    *command: str | Path, check: bool = True, timeout: float = 120, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """A command with its output; a failure shows what it said."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **more},
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{command} failed with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def wait_until(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for something to come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.1)
+
+
+def root_tarball(name: str) -> Path:
+    """A Debian root as a tar, from the cache or made now (about 15 s)."""
+    suite, include = _ROOTS[name]
+    mark = hashlib.sha256(f"{suite} {include}".encode()).hexdigest()[:12]
+    path = CACHE / f"{name}-{mark}.tar"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        command = ["mmdebstrap", "--variant=minbase", "--quiet"]
+        command += [f"--include={include}"] if include else []
+        with tempfile.TemporaryDirectory(dir=CACHE, prefix=".making-") as making:
+            made = Path(making) / "root.tar"
+            run(*command, suite, made, timeout=900)
+            made.replace(path)
+    return path
+
+
+@contextlib.contextmanager
+def process(
+    command: Sequence[str | Path], log: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A background process, ended at the end."""
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    try:
+        yield started
+    finally:
+        started.send_signal(signal.SIGTERM)
+        try:
+            started.wait(30)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+
+
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    """A directory for one run of the lab, on a real disk; those of dead runs are cleared away first."""
+    for old in _WORK.glob(f"{_PREFIX}*"):
+        owner = old.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            _clear(old)
+    path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_WORK))
+    try:
+        yield path
+    finally:
+        _clear(path)
+
+
+def _clear(path: Path) -> None:
+    """Remove a workspace: end what still runs in it, unmount what is still mounted below it."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(path).encode() in entry.read_bytes() and int(entry.parent.name) != os.getpid():
+                os.kill(int(entry.parent.name), signal.SIGKILL)
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if mount.startswith(f"{path}/"):
+            run("umount", "--lazy", mount, check=False)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def docker_engine(work: Path) -> Iterator[str]:
+    """This machine's own Docker Engine (Debian 12: 20.10); used when it runs already, else started. Its DOCKER_HOST."""
+    host = "unix:///var/run/docker.sock"
+
+    def answers() -> bool:
+        return run("docker", "info", check=False, DOCKER_HOST=host).returncode == 0
+
+    if answers():
+        yield host
+        return
+    Path("/var/run/docker.pid").unlink(missing_ok=True)  # of a daemon that was killed
+    with process(["dockerd"], work / "dockerd.log"):
+        wait_until("dockerd", answers)
+        yield host
+
+
+@dataclass(frozen=True)
+class Host:
+    """A booted systemd host: its root directory as seen from here, and its init's pid."""
+
+    root: Path
+    leader: int
+
+    @property
+    def docker(self) -> str:
+        """DOCKER_HOST of the Docker Engine that runs there."""
+        return f"unix:///proc/{self.leader}/root/run/docker.sock"
+
+    def run(self, *command: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command on the host."""
+        return run("nsenter", "-t", str(self.leader), "-a", *command, check=check, timeout=timeout)
+
+    def journal(self, name: str, after: str = "") -> str:
+        """What machine `name` and its unit have printed; `after` is a cursor of the journal."""
+        self.run("journalctl", "--sync")
+        options = [f"--after-cursor={after}"] if after else []
+        unit = f"--unit=systemd-nspawn@{name}.service"
+        return self.run("journalctl", "--no-pager", "--output=cat", "--all", unit, *options).stdout
+
+    def run_machine(self, name: str) -> str:
+        """Start a machine whose program ends by itself, wait for its end, return its output."""
+        shown = self.run("journalctl", "--no-pager", "--lines=1", "--show-cursor").stdout
+        self.run("systemctl", "daemon-reload")
+        self.run("machinectl", "start", name)
+        unit = f"systemd-nspawn@{name}.service"
+        running = {"active", "activating", "deactivating"}
+        wait_until(
+            f"the end of {name}",
+            lambda: self.run("systemctl", "is-active", unit, check=False).stdout.strip() not in running,
+        )
+        return self.journal(name, after=shown.rpartition("cursor: ")[2].strip())
+
+
+@contextlib.contextmanager
+def systemd_host(work: Path) -> Iterator[Host]:
+    """Boot a host with systemd 257 and Docker 26 (Debian 13), in a network of its own."""
+    root = work / "systemd-host"
+    root.mkdir()
+    run("tar", "-C", root, "-xf", root_tarball("systemd-host"), "--xattrs", "--xattrs-include=*", timeout=300)
+    command: list[str | Path] = [
+        "systemd-nspawn",
+        "--register=no",
+        "--keep-unit",
+        "--boot",
+        "--capability=all",
+    ]
+    command += ["--private-users=no", "--console=read-only", "--resolv-conf=off", "--private-network"]
+    command += [f"--directory={root}", "--machine=lab257"]
+    environment = {
+        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+        "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
+        "SYSTEMD_SECCOMP": "0",
+    }
+    with process(command, work / "systemd-host.log", **environment) as outer:
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+        wait_until("the host's init", lambda: bool(children.read_text().split()))
+        host = Host(root, int(children.read_text().split()[0]))
+        wait_until(
+            "the booted host",
+            lambda: (
+                host.run("systemctl", "is-system-running", check=False).stdout.strip()
+                in {"running", "degraded"}
+            ),
+        )
+        # A container's shutdown is slow and nothing here needs saving.
+        try:
+            yield host
+        finally:
+            outer.kill()
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry on loopback. `login` is user:password where it asks for one."""
+
+    address: str
+    login: str | None
+
+
+@contextlib.contextmanager
+def registry(work: Path, *, login: str | None = None) -> Iterator[Registry]:
+    """Debian's docker-registry on a free loopback port, with basic auth when `login` is user:password."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    place = Path(tempfile.mkdtemp(dir=work, prefix="registry-"))
+    config = f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {place}}}}}\n"
+    config += f"http: {{addr: '{address}'}}\n"
+    if login is not None:
+        user, _, password = login.partition(":")
+        (place / "htpasswd").write_text(run("htpasswd", "-nbB", user, password).stdout)
+        config += f"auth: {{htpasswd: {{realm: lab, path: {place}/htpasswd}}}}\n"
+    (place / "config.yml").write_text(config)
+
+    def answers() -> bool:
+        with socket.socket() as attempt:
+            host, _, port = address.partition(":")
+            return attempt.connect_ex((host, int(port))) == 0
+
+    with process(["docker-registry", "serve", place / "config.yml"], place / "log"):
+        wait_until("the registry", answers)
+        yield Registry(address, login)
