@@ -238,7 +238,7 @@ def _inspect(call: Callable[[str], Any], name: str, what: str) -> Any:
         raise ConversionError(f"the Docker daemon cannot show {what}: {_innermost(error)}") from None
 
 
-class _engine_errors:  # noqa: N801 - reads as a statement, like contextlib's own
+class _engine_errors:
     """Turns what the SDK raises in the middle of a transfer into one line."""
 
     def __init__(self, what: str) -> None:

@@ -23,11 +23,8 @@ def resolve_account(user: str, passwd: bytes | None, group: bytes | None) -> Acc
     uid, gid, home, name = 0, 0, "/", ""
     for fields in _lines(passwd, 7):
         entry_uid = _number(fields[2]) or 0
-        if wanted_uid is not None or not user_part:
-            matches = entry_uid == (wanted_uid or 0)
-        else:
-            matches = fields[0] == user_part
-        if matches:
+        by_number = wanted_uid is not None or not user_part
+        if entry_uid == (wanted_uid or 0) if by_number else fields[0] == user_part:
             name, uid, gid, home = fields[0], entry_uid, _number(fields[3]) or 0, fields[5]
             break
     else:
