@@ -16,14 +16,17 @@ _SMALL_FILE = 16 * 1024 * 1024  # passwd and group files beyond this are an atta
 
 @dataclass(frozen=True)
 class Facts:
-    """`passwd` and `group`: those files' bytes, None when missing. `directories`: which of the paths that the
-    config speaks of (WORKDIR, VOLUME) are there. `program`: where the command's first word really lies, links
-    followed, None when it cannot be found. `run`: names in the image's /run.
+    """What the image has.
+
+    `passwd` and `group`: those files' bytes, None when missing. `directories`: which of the paths that the config
+    speaks of (WORKDIR, VOLUME) are there; `blocked`: which cannot be, because of a file in their way. `program`:
+    where the command's first word really lies, links followed, None when it cannot be found. `run`: names in /run.
     """
 
     passwd: bytes | None = None
     group: bytes | None = None
     directories: frozenset[str] = frozenset()
+    blocked: frozenset[str] = frozenset()
     program: str | None = None
     run: tuple[str, ...] = ()
     has_usr: bool = True
@@ -38,6 +41,7 @@ def observe(plan: Plan, config: ImageConfig) -> Facts:
         passwd=plan.read("etc/passwd", _SMALL_FILE),
         group=plan.read("etc/group", _SMALL_FILE),
         directories=frozenset(path for path in mentioned if _is_dir(plan, path)),
+        blocked=frozenset(path for path in mentioned if _is_blocked(plan, path)),
         program=_find_program(plan, config),
         run=tuple(sorted(name.decode("utf-8", "surrogateescape") for name in plan.children("run"))),
         has_usr=_is_dir(plan, "usr"),
@@ -58,6 +62,12 @@ def search_path(env: Sequence[str]) -> str:
 def _is_dir(plan: Plan, path: str) -> bool:
     found = plan.lookup(path)
     return found is not None and found.kind == "dir"
+
+
+def _is_blocked(plan: Plan, path: str) -> bool:
+    parts = path.strip("/").split("/")
+    found = (plan.lookup("/".join(parts[: n + 1])) for n in range(len(parts)))
+    return any(there is not None and there.kind != "dir" for there in found)
 
 
 def _find_program(plan: Plan, config: ImageConfig) -> str | None:

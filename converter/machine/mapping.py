@@ -70,6 +70,10 @@ def map_image(image: Image, facts: Facts, *, name: str, host: Platform) -> Mappe
     command = (*config.entrypoint, *config.cmd)
     environment = _environment(config, account, hostname=config.hostname or name, boot=boot)
 
+    for path in sorted(facts.blocked):
+        raise ConversionError(
+            f"{path} must be a directory, but a file of the image is in its way; Docker refuses it too"
+        )
     notes += _command_notes(config, command, boot=boot, facts=facts)
     notes += _account_notes(config, account)
     notes += _platform_notes(image.platform, host)
