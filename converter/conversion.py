@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from converter.progress import Progress
 from converter.rootfs.extract import write
 from converter.rootfs.fixup import apply_changes
 from converter.rootfs.merge import Plan, scan
+
+HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
         losses = _write_tree(stage, merged, mapped, progress)
         result = replace(result, notes=(*result.notes, *losses))
         _refuse_losses(result, options)
-        files = Files(result.settings, result.drop_in, _record(image, result, options), options.trust)
+        record = _record(image, result, reference, options)
+        files = Files(result.settings, result.drop_in, record, trusted=result.trusted_path is not None)
         install(stage, places, name, files, force=options.force)
     return result
 
@@ -104,7 +108,27 @@ def _resolve(source: str, options: Options) -> tuple[Reference, str]:
     if options.name is not None:
         check_machine_name(options.name)
         return reference, options.name
-    return reference, machine_name(reference)
+    return reference, _own_name(reference, Places(options.root))
+
+
+def _own_name(reference: Reference, places: Places) -> str:
+    """The reference's own name, with a mark when a machine that was made from something else has it already."""
+    name = machine_name(reference)
+    try:
+        taken_by = json.loads(places.record(name).read_bytes())["reference"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return name
+    if taken_by == _full(reference) or not places.tree(name).exists():
+        return name
+    mark = sha256(_full(reference).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{name[: HOST_NAME_MAX - len(mark) - 1].rstrip('.-')}-{mark}"
+
+
+def _full(reference: Reference) -> str:
+    """The reference, the same from whatever directory it was written."""
+    if reference.transport in {"docker-archive", "oci-archive", "oci"}:
+        reference = replace(reference, name=str(Path(reference.name).absolute()))
+    return str(reference)
 
 
 def _open(reference: Reference, options: Options, spool: Path, progress: Progress) -> Image:
@@ -210,10 +234,11 @@ def _write_tree(stage: Staging, merged: Plan, mapped: Mapped, progress: Progress
     return [Note("dropped", "files", loss) for loss in losses]
 
 
-def _record(image: Image, result: Result, options: Options) -> str:
+def _record(image: Image, result: Result, reference: Reference, options: Options) -> str:
     record = {
         "version": version("docker2nspawn"),
         "name": result.name,
+        "reference": _full(reference),
         "source": image.source,
         "digest": image.digest,
         "platform": str(image.platform),

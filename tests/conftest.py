@@ -1,4 +1,4 @@
-"""The lab's fixtures. Without the lab its tests are left out and counted; with it (D2N_LAB=1) nothing may be skipped."""
+"""The lab's fixtures. Without the lab its tests are left out; with it (D2N_LAB=1) nothing may be skipped."""
 
 from __future__ import annotations
 

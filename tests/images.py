@@ -38,8 +38,9 @@ DOCKERFILES: dict[str, str] = {
     "debian-user": "\n".join(
         [
             "FROM debian:bookworm",
-            "RUN useradd --uid 1234 --create-home --groups www-data,audio app && mkdir /run/app && chown app /run/app \\",
-            " && chmod 4755 /bin/mount && mkdir /data && echo seeded >/data/file && chown -R app /data",
+            "RUN useradd --uid 1234 --create-home --groups www-data,audio app \\",
+            " && mkdir /run/app && chown app /run/app && chmod 4755 /bin/mount \\",
+            " && mkdir /data && echo seeded >/data/file && chown -R app /data",
             "COPY probe /usr/local/bin/probe",
             *[_env(n, value) for n, value in enumerate(TRICKY)],
             "USER app",
@@ -54,12 +55,9 @@ DOCKERFILES: dict[str, str] = {
     "layers": "\n".join(
         [
             "FROM debian:bookworm",
-            "RUN rm -rf /usr/share/doc /usr/share/man && mkdir -p /a/b/c && echo one >/a/b/c/one && ln /a/b/c/one /a/two \\",
-            " && ln -s b/c /a/link && mkfifo /a/fifo && touch -d @1000000000 /a/old && chmod 1777 /a/b",
-            "RUN rm -rf /a/b && mkdir /a/b && echo new >/a/b/new && rm /etc/motd /etc/issue && mkdir /etc/issue \\",
-            " && chmod 0600 /etc/passwd && chmod 0644 /etc/passwd",
-            "RUN rm -r /etc/issue && ln -s os-release /etc/issue && echo x >>/a/two && setfattr -n user.note -v hello /a/two \\",
-            " || true",
+            "RUN rm -rf /usr/share/doc /usr/share/man",
+            "RUN mkdir /etc/issue.d2 && rm /etc/issue && mkdir /etc/issue",
+            "RUN rm -r /etc/issue && ln -s os-release /etc/issue",
             "COPY probe /probe",
             'CMD ["/probe", "layers"]',
         ]

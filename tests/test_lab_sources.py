@@ -50,7 +50,7 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
 def converted(
     root: Path, label: str, *arguments: str, docker_host: str = "unix:///nowhere"
 ) -> dict[str, tuple[object, ...]]:
-    command = [
+    command: list[str | Path] = [
         ".venv/bin/docker2nspawn",
         "convert",
         "--root",
@@ -221,7 +221,13 @@ def test_interrupted_nothing_is_left(prepared: str, root: Path, number: signal.S
     before = _daemon_state(prepared)
     target = root / "target"
     target.mkdir()
-    command = [".venv/bin/docker2nspawn", "convert", "docker-daemon:lab/tree", "--root", str(target)]
+    command: list[str | Path] = [
+        ".venv/bin/docker2nspawn",
+        "convert",
+        "docker-daemon:lab/tree",
+        "--root",
+        str(target),
+    ]
     environment = {**os.environ, "DOCKER_HOST": prepared}
     process = subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -187,8 +187,7 @@ FULL = ImageConfig(
 @pytest.mark.parametrize("field", [f.name for f in fields(ImageConfig)])
 def test_no_field_is_lost_silently(field: str) -> None:
     """Take one field of a full config away: the report must change, so the field was spoken of."""
-    default = ImageConfig.__dataclass_fields__[field]
-    value = default.default if field not in ("labels", "other") else {}
+    value: Any = getattr(ImageConfig(), field)
     assert getattr(FULL, field) != value
     without = replace(FULL, **{field: value})
     assert set(mapped(FULL).notes) != set(mapped(without).notes)

@@ -188,3 +188,22 @@ def test_plan_writes_nothing_and_agrees_with_convert(tmp_path: Path) -> None:
     before["notes"] = [note for note in before["notes"] if note["subject"] != "files"]
     after["notes"] = [note for note in after["notes"] if note["subject"] != "files"]
     assert before == after
+
+
+def test_two_sources_of_one_name_are_two_machines(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "hello.tar").write_bytes(HELLO)
+    names = []
+    for place in ("a", "b"):
+        done = cli("convert", tmp_path / place / "hello.tar", "--root", tmp_path / "out", "--json")
+        names.append(json.loads(done.stdout)["name"])
+    assert names[0] == "hello"
+    assert names[1].startswith("hello-")
+    again = cli("convert", tmp_path / "b" / "hello.tar", "--root", tmp_path / "out")
+    assert again.returncode == 1
+    assert "--force" in again.stderr
+    assert cli("convert", tmp_path / "b" / "hello.tar", "--root", tmp_path / "out", "--force").returncode == 0
+    assert sorted(p.name for p in (tmp_path / "out/var/lib/machines").iterdir() if p.is_dir()) == sorted(
+        names
+    )
