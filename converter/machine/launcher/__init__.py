@@ -1,52 +1,87 @@
 """The launcher: a static program that starts the machine's command where nspawn's own settings cannot.
 
-What it does and how it is built: launch.c and build, in this directory. The binaries are part of the package.
+What it does and how it is built: launch.c and build, in this directory. The binaries are part of the package, the
+same as a fresh build with Debian 12's compiler.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
+from converter.errors import ConversionError
+from converter.machine.settings import INEXPRESSIBLE, expressible
+
 LAUNCHER_PATH = "/usr/lib/docker2nspawn/launch"
+"""Where it lies in a machine's tree."""
+
+ARCHITECTURES = ("386", "amd64", "arm", "arm64", "ppc64le", "riscv64", "s390x")
+"""The processors there is one for, by their Go names; "arm" is v5 and everything newer."""
+
+_NAMED = {"\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 
 def launcher_for(architecture: str) -> bytes | None:
     """The launcher's ELF image for a processor by its Go name ("amd64"); None when there is none."""
-    if architecture not in {"386", "amd64", "arm", "arm64", "ppc64le", "riscv64", "s390x"}:
+    if architecture not in ARCHITECTURES:  # the name comes from an image, and becomes one of a file
         return None
-    return files(__package__).joinpath(f"launch-{architecture}").read_bytes()
+    return files(__name__).joinpath(f"launch-{architecture}").read_bytes()
 
 
 def launcher_arguments(
     *,
     uid: int,
     gid: int,
-    groups: tuple[int, ...],
-    setenv: tuple[str, ...],
-    unsetenv: tuple[str, ...],
-    argv: tuple[str, ...],
+    groups: Sequence[int],
+    argv: Sequence[str],
+    setenv: Sequence[str] = (),
+    unsetenv: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """The whole command line of the launcher, all of it words that a settings file can hold."""
-    options = [f"--uid={uid}", f"--gid={gid}", f"--groups={','.join(map(str, groups))}"]
+    """The whole command line of the launcher, all of it words that a settings file can hold.
+
+    `setenv` are NAME=VALUE assignments, `unsetenv` names. Bytes that are no UTF-8 are Python's surrogate escapes
+    (PEP 383). Raises ConversionError for what no program can be given: a NUL, a variable without a name, or more
+    than the kernel's 128 KiB in one word.
+    """
+    for assignment in setenv:
+        if assignment.find("=") < 1:
+            raise ConversionError(
+                f"ENV {assignment[:80]!r} has no name, so `docker run` refuses it too; change the image"
+            )
+    words = (*setenv, *unsetenv, *argv)
+    options = [f"--groups={','.join(map(str, groups))}", f"--gid={gid}", f"--uid={uid}"]
+    if any(INEXPRESSIBLE.search(word) for word in words):
+        options.insert(0, "--escaped")
+        setenv, unsetenv, argv = ([_escaped(word) for word in part] for part in (setenv, unsetenv, argv))
     options += [f"--unsetenv={name}" for name in unsetenv]
-    if any(_special(c) for word in (*setenv, *argv) for c in word):
-        options.append("--escaped")
-        setenv = tuple(map(_escaped, setenv))
-        argv = tuple(map(_escaped, argv))
-    return (LAUNCHER_PATH, *options, *(f"--setenv={assignment}" for assignment in setenv), "--", *argv)
-
-
-def _special(c: str) -> bool:
-    """Can a settings file not hold it, or not in every value?"""
-    return c < " " or c == "\x7f" or 0xDC80 <= ord(c) <= 0xDCFF
+    options += [f"--setenv={assignment}" for assignment in setenv]
+    arguments = (LAUNCHER_PATH, *options, "--", *argv)
+    for word in arguments:
+        if not expressible(word):
+            raise ConversionError(
+                f"the image's command or ENV has {word[:40]!r}…, {len(word)} characters for the launcher; "
+                "Linux takes less than 128 KiB in one word: shorten it in the image"
+            )
+    return arguments
 
 
 def _escaped(word: str) -> str:
-    """`word` as launch.c's --escaped reads it."""
-    named = {"\\": "\\\\", "\n": "\\n", "\t": "\\t"}
-    # Bytes that are no UTF-8 are surrogates in Python's own text (PEP 383).
-    return "".join(
-        named.get(c)
-        or ("".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogateescape")) if _special(c) else c)
-        for c in word
-    )
+    """`word` as launch.c reads it after --escaped."""
+    return "".join(map(_escaped_character, word))
+
+
+def _escaped_character(c: str) -> str:
+    if c in _NAMED:
+        return _NAMED[c]
+    if c >= " " and c != "\x7f" and not INEXPRESSIBLE.match(c):
+        return c
+    if c == "\0":
+        raise ConversionError(
+            "the image's command or ENV holds a NUL, so `docker run` refuses it too; change the image"
+        )
+    try:
+        return "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise ConversionError(
+            f"the image's command or ENV holds {c!r}, which is no character; change the image"
+        ) from None

@@ -1,260 +1,492 @@
-/* docker2nspawn's launcher: starts a machine's program as Docker would, where systemd-nspawn's settings cannot say how.
+/* Runs a program in a machine where the settings of systemd-nspawn cannot say what `docker run` would do.
  *
- *   launch [--uid=N] [--gid=N] [--groups=N,N,...] [--setenv=NAME=VALUE]... [--unsetenv=NAME]... [--escaped]
- *          [--] PROGRAM ARGUMENT...
+ *     launch [--escaped] [--groups=N,N,...] [--gid=N] [--uid=N]
+ *            [--setenv=NAME=VALUE]... [--unsetenv=NAME]... [--] PROGRAM ARG...
  *
- * Sets exactly these supplementary groups, then gid, then uid; changes the environment; looks PROGRAM up in the
- * environment's PATH as runc does, and becomes it, with the same PID. With --escaped, what follows it in VALUE, PROGRAM
- * and ARGUMENT has \n, \t, \\ and \xHH (not \x00) for what a settings file cannot hold.
+ * It sets the supplementary groups (exactly those; none for an empty list), the gid and the uid, changes the
+ * environment, finds PROGRAM as runc does and becomes it: the pid stays, and PROGRAM is argv[0] as written.
  *
- * Exit status 127: no such program; 126: it cannot be executed; 125: anything else.
+ * Bytes are taken as they are. After --escaped, every NAME, VALUE, PROGRAM and ARG is decoded first: \n, \t,
+ * \\ and \xHH, which is any byte but NUL. Any other backslash is an error.
  *
- * No libc: it must run in a tree that holds nothing else. All memory is the stack; strings are decoded in place.
+ * PROGRAM with a slash is that file. Without one it is the first executable file of that name in the
+ * directories of the machine's own PATH, where an empty entry is the current directory (Go's os/exec LookPath;
+ * without PATH, Docker's default). A file that is no program is an error, and no shell is tried.
+ *
+ * What cannot be done is one line on stderr and an exit status as Docker has it: 125 for bad arguments and
+ * ids that cannot be set, 126 for a program that cannot be executed, 127 for one that cannot be found.
+ *
+ * No C library and no heap: an image FROM scratch can hold it, and arguments may be as many and as long as the
+ * kernel lets them be. They are decoded where they lie.
  */
 
 typedef unsigned long word;
 
+/* Each processor: the numbers of its system calls (with 32-bit ids), how to make one (the result is negative
+ * errno), and the first instructions, which hand the kernel's stack (argc, argv, 0, env, 0) to launch(). */
+
 #if defined(__x86_64__)
-enum { NR_write = 1, NR_execve = 59, NR_exit = 60, NR_setuid = 105, NR_setgid = 106, NR_setgroups = 116 };
-__asm__(".globl _start\n_start: xor %ebp,%ebp\n mov %rsp,%rdi\n and $-16,%rsp\n call begin\n");
-static long call3(long n, long a, long b, long c) {
+enum { WRITE = 1, EXECVE = 59, SETGROUPS = 116, SETRESUID = 117, SETRESGID = 119, EXIT_GROUP = 231 };
+enum { FACCESSAT = 269, STATX = 332 };
+
+static long call(long number, long a, long b, long c, long d, long e)
+{
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
     long result;
-    __asm__ volatile("syscall" : "=a"(result) : "a"(n), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+                     : "rcx", "r11", "memory");
     return result;
 }
+
+__asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call launch\n");
+
 #elif defined(__i386__)
-enum { NR_exit = 1, NR_write = 4, NR_execve = 11, NR_setgroups = 206, NR_setuid = 213, NR_setgid = 214 };
-__asm__(".globl _start\n_start: xor %ebp,%ebp\n mov %esp,%eax\n and $-16,%esp\n sub $12,%esp\n push %eax\n call begin\n");
-static long call3(long n, long a, long b, long c) {
+enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 252 };
+enum { FACCESSAT = 307, STATX = 383 };
+
+static long call(long number, long a, long b, long c, long d, long e)
+{
     long result;
-    __asm__ volatile("int $0x80" : "=a"(result) : "a"(n), "b"(a), "c"(b), "d"(c) : "memory");
+
+    __asm__ volatile("int $0x80"
+                     : "=a"(result)
+                     : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e)
+                     : "memory");
     return result;
 }
+
+__asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %esp, %eax\n and $-16, %esp\n sub $12, %esp\n"
+        " push %eax\n call launch\n");
+
 #elif defined(__aarch64__)
-enum { NR_write = 64, NR_exit = 93, NR_setgid = 144, NR_setuid = 146, NR_setgroups = 159, NR_execve = 221 };
-__asm__(".globl _start\n_start: mov x29,#0\n mov x30,#0\n mov x0,sp\n bl begin\n");
-static long call3(long n, long a, long b, long c) {
-    register long x8 __asm__("x8") = n, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
-    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory");
+enum { WRITE = 64, EXECVE = 221, SETGROUPS = 159, SETRESUID = 147, SETRESGID = 149, EXIT_GROUP = 94 };
+enum { FACCESSAT = 48, STATX = 291 };
+
+static long call(long number, long a, long b, long c, long d, long e)
+{
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
     return x0;
 }
+
+__asm__(".globl _start\n_start:\n mov x29, 0\n mov x30, 0\n mov x0, sp\n bl launch\n");
+
 #elif defined(__arm__)
-enum { NR_exit = 1, NR_write = 4, NR_execve = 11, NR_setgroups = 206, NR_setuid = 213, NR_setgid = 214 };
-__asm__(".globl _start\n_start: mov r11,#0\n mov r0,sp\n bic sp,sp,#7\n bl begin\n");
-static long call3(long n, long a, long b, long c) {
-    register long r7 __asm__("r7") = n, r0 __asm__("r0") = a, r1 __asm__("r1") = b, r2 __asm__("r2") = c;
-    __asm__ volatile("svc #0" : "+r"(r0) : "r"(r7), "r"(r1), "r"(r2) : "memory");
+enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 248 };
+enum { FACCESSAT = 334, STATX = 397 };
+
+static long call(long number, long a, long b, long c, long d, long e)
+{
+    register long r7 __asm__("r7") = number;
+    register long r0 __asm__("r0") = a;
+    register long r1 __asm__("r1") = b;
+    register long r2 __asm__("r2") = c;
+    register long r3 __asm__("r3") = d;
+    register long r4 __asm__("r4") = e;
+
+    __asm__ volatile("svc 0" : "+r"(r0) : "r"(r7), "r"(r1), "r"(r2), "r"(r3), "r"(r4) : "memory");
     return r0;
 }
-#elif defined(__riscv)
-enum { NR_write = 64, NR_exit = 93, NR_setgid = 144, NR_setuid = 146, NR_setgroups = 159, NR_execve = 221 };
-__asm__(".globl _start\n_start: mv a0,sp\n andi sp,sp,-16\n call begin\n");
-static long call3(long n, long a, long b, long c) {
-    register long a7 __asm__("a7") = n, a0 __asm__("a0") = a, a1 __asm__("a1") = b, a2 __asm__("a2") = c;
-    __asm__ volatile("ecall" : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2) : "memory");
+
+__asm__(".globl _start\n_start:\n mov fp, #0\n mov lr, #0\n mov r0, sp\n bic sp, sp, #7\n bl launch\n");
+
+#elif defined(__riscv) && __riscv_xlen == 64
+enum { WRITE = 64, EXECVE = 221, SETGROUPS = 159, SETRESUID = 147, SETRESGID = 149, EXIT_GROUP = 94 };
+enum { FACCESSAT = 48, STATX = 291 };
+
+static long call(long number, long a, long b, long c, long d, long e)
+{
+    register long a7 __asm__("a7") = number;
+    register long a0 __asm__("a0") = a;
+    register long a1 __asm__("a1") = b;
+    register long a2 __asm__("a2") = c;
+    register long a3 __asm__("a3") = d;
+    register long a4 __asm__("a4") = e;
+
+    __asm__ volatile("ecall" : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4) : "memory");
     return a0;
 }
-#elif defined(__powerpc64__)
-enum { NR_exit = 1, NR_write = 4, NR_execve = 11, NR_setuid = 23, NR_setgid = 46, NR_setgroups = 81 };
-/* begin finds its constants from its own address, which the ABI wants in r12. */
-__asm__(".globl _start\n_start: mr 3,1\n clrrdi 1,1,4\n li 0,0\n stdu 0,-128(1)\n bcl 20,31,1f\n1: mflr 12\n"
-        " addis 12,12,(begin-1b)@ha\n addi 12,12,(begin-1b)@l\n mtctr 12\n bctrl\n");
-static long call3(long n, long a, long b, long c) {
-    register long r0 __asm__("r0") = n, r3 __asm__("r3") = a, r4 __asm__("r4") = b, r5 __asm__("r5") = c;
-    long failed;
-    /* The error is told by the summary overflow bit of cr0, with its number positive. */
-    __asm__ volatile("sc\n mfcr %0"
-                     : "=&r"(failed), "+r"(r0), "+r"(r3), "+r"(r4), "+r"(r5)
+
+__asm__(".globl _start\n_start:\n li s0, 0\n li ra, 0\n mv a0, sp\n andi sp, sp, -16\n call launch\n");
+
+#elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
+enum { WRITE = 4, EXECVE = 11, SETGROUPS = 81, SETRESUID = 164, SETRESGID = 169, EXIT_GROUP = 234 };
+enum { FACCESSAT = 298, STATX = 383 };
+
+static long call(long number, long a, long b, long c, long d, long e)
+{
+    register long r0 __asm__("r0") = number;
+    register long r3 __asm__("r3") = a;
+    register long r4 __asm__("r4") = b;
+    register long r5 __asm__("r5") = c;
+    register long r6 __asm__("r6") = d;
+    register long r7 __asm__("r7") = e;
+
+    /* Errors are positive here, told by the summary overflow bit. */
+    __asm__ volatile("sc\n bns+ 1f\n neg %1, %1\n1:"
+                     : "+r"(r0), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6), "+r"(r7)
                      :
-                     : "memory", "cr0", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "ctr", "xer");
-    return failed & 0x10000000 ? -r3 : r3;
+                     : "r8", "r9", "r10", "r11", "r12", "cr0", "ctr", "memory");
+    return r3;
 }
+
+__asm__(".globl _start\n_start:\n lis 2, .TOC.@ha\n addi 2, 2, .TOC.@l\n mr 3, 1\n clrrdi 1, 1, 4\n li 0, 0\n"
+        " stdu 0, -32(1)\n mtlr 0\n bl launch\n nop\n");
+
 #elif defined(__s390x__)
-enum { NR_exit = 1, NR_write = 4, NR_execve = 11, NR_setgroups = 206, NR_setuid = 213, NR_setgid = 214 };
-__asm__(".globl _start\n_start: lgr %r2,%r15\n aghi %r15,-160\n brasl %r14,begin\n");
-static long call3(long n, long a, long b, long c) {
-    register long r1 __asm__("r1") = n, r2 __asm__("r2") = a, r3 __asm__("r3") = b, r4 __asm__("r4") = c;
-    __asm__ volatile("svc 0" : "+d"(r2) : "d"(r1), "d"(r3), "d"(r4) : "memory");
+enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 248 };
+enum { FACCESSAT = 300, STATX = 379 };
+
+static long call(long number, long a, long b, long c, long d, long e)
+{
+    register long r1 __asm__("r1") = number;
+    register long r2 __asm__("r2") = a;
+    register long r3 __asm__("r3") = b;
+    register long r4 __asm__("r4") = c;
+    register long r5 __asm__("r5") = d;
+    register long r6 __asm__("r6") = e;
+
+    __asm__ volatile("svc 0" : "+r"(r2) : "r"(r1), "r"(r3), "r"(r4), "r"(r5), "r"(r6) : "memory");
     return r2;
 }
+
+__asm__(".globl _start\n_start:\n lgr %r2, %r15\n aghi %r15, -160\n brasl %r14, launch\n");
+
 #else
 #error "no system calls for this processor"
 #endif
 
-enum { ENOENT = 2, EACCES = 13, ENOTDIR = 20 };
+enum { BAD_LAUNCH = 125, CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
+enum { ENOENT = 2, EISDIR = 21, AT_FDCWD = -100, X_OK = 1, STATX_TYPE = 1, S_IFMT = 0170000, S_IFDIR = 0040000 };
+enum { PATH_MAX = 4096, NGROUPS_MAX = 65536 };
 
-static const char default_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+static const char DEFAULT_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-static word length(const char *text) {
-    word n = 0;
-    while (text[n]) n++;
-    return n;
+/* --- saying what is wrong --- */
+
+static word append(char *line, word used, word limit, const char *text)
+{
+    while (*text && used < limit) {
+        unsigned char c = (unsigned char)*text++;
+        line[used++] = c < ' ' || c == 0x7f ? '?' : (char)c; /* an image's text must not drive the terminal */
+    }
+    return used;
 }
 
-static void say(const char *text) { call3(NR_write, 2, (long)text, (long)length(text)); }
+/* `context` may be empty. A long name is cut, and the reason still seen. */
+static _Noreturn void fail(int status, const char *name, const char *context, const char *reason)
+{
+    char line[512];
+    word used = append(line, 0, sizeof line, "docker2nspawn: cannot run ");
 
-__attribute__((noreturn)) static void fail(int status, const char *what, const char *name) {
-    say("docker2nspawn: ");
-    say(what);
-    say(name);
-    say("\n");
-    for (;;) call3(NR_exit, status, 0, 0);
+    used = append(line, used, 300, name);
+    used = append(line, used, sizeof line - 1, ": ");
+    used = append(line, used, sizeof line - 1, context);
+    used = append(line, used, sizeof line - 1, reason);
+    line[used++] = '\n';
+    call(WRITE, 2, (long)line, (long)used, 0, 0);
+    for (;;)
+        call(EXIT_GROUP, status, 0, 0, 0, 0);
 }
 
-/* The rest of `text` after `start`, or null when it begins otherwise. */
-static char *after(char *text, const char *start) {
-    while (*start)
-        if (*text++ != *start++) return 0;
+static const char *reason(long error)
+{
+    static const struct {
+        long error;
+        const char *text;
+    } known[] = {
+        {1, "operation not permitted"},
+        {ENOENT, "no such file or directory"},
+        {5, "input/output error"},
+        {7, "argument list too long"},
+        {8, "exec format error"},
+        {11, "resource temporarily unavailable"},
+        {12, "cannot allocate memory"},
+        {13, "permission denied"},
+        {20, "not a directory"},
+        {EISDIR, "is a directory"},
+        {22, "invalid argument"},
+        {26, "text file busy"},
+        {36, "file name too long"},
+    };
+    static char other[] = "error 000";
+
+    for (word i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].error == error)
+            return known[i].text;
+    for (; error >= 100; error -= 100)
+        other[6]++;
+    for (; error >= 10; error -= 10)
+        other[7]++;
+    other[8] = (char)('0' + error);
+    return other;
+}
+
+/* --- reading the arguments --- */
+
+/* What follows `prefix` in `text`; null when it does not begin with it. */
+static char *after(char *text, const char *prefix)
+{
+    while (*prefix)
+        if (*text++ != *prefix++)
+            return 0;
     return text;
 }
 
-/* A number up to 2^32-1 that ends at a NUL or a comma; `text` is moved behind it. */
-static unsigned number(char **text, const char *whole) {
-    unsigned long long value = 0;
-    char *at = *text;
-    do {
-        if (*at < '0' || *at > '9' || value > 0xffffffffu) fail(125, "not a number: ", whole);
-        value = value * 10 + (unsigned)(*at++ - '0');
-    } while (*at && *at != ',');
-    if (value > 0xfffffffeu) fail(125, "not an id: ", whole);
+static _Noreturn void refuse(const char *argument)
+{
+    fail(BAD_LAUNCH, "the command", "bad argument ", argument);
+}
+
+/* A user or group id at *text, which moves behind it. -1 is "no change" to the kernel, and no id. */
+static unsigned id(const char **text, const char *argument)
+{
+    const char *at = *text;
+    unsigned value = 0;
+
+    if (*at < '0' || *at > '9')
+        refuse(argument);
+    for (; *at >= '0' && *at <= '9'; at++) {
+        unsigned digit = (unsigned)(*at - '0');
+        if (value > 429496729 || (value == 429496729 && digit > 4))
+            refuse(argument);
+        value = value * 10 + digit;
+    }
     *text = at;
-    return (unsigned)value;
+    return value;
 }
 
-static int hex(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return -1;
+static unsigned only_id(const char *text, const char *argument)
+{
+    unsigned value = id(&text, argument);
+
+    if (*text)
+        refuse(argument);
+    return value;
 }
 
-static void decode(char *text) {
+static word read_groups(unsigned *groups, const char *text, const char *argument)
+{
+    word count = 0;
+
+    if (!*text)
+        return 0;
+    for (;; text++) {
+        if (count == NGROUPS_MAX)
+            refuse(argument);
+        groups[count++] = id(&text, argument);
+        if (!*text)
+            return count;
+        if (*text != ',')
+            refuse(argument);
+    }
+}
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static char *decode(char *text)
+{
     char *to = text;
-    for (const char *from = text; *from; from++) {
-        if (*from != '\\') {
-            *to++ = *from;
-            continue;
+
+    for (const char *from = text; *from;) {
+        char c = *from++;
+        if (c == '\\') {
+            c = *from;
+            if (c == 'x' && hex(from[1]) >= 0 && hex(from[2]) >= 0 && (hex(from[1]) | hex(from[2]))) {
+                c = (char)(hex(from[1]) << 4 | hex(from[2]));
+                from += 2;
+            } else if (c == 'n') {
+                c = '\n';
+            } else if (c == 't') {
+                c = '\t';
+            } else if (c != '\\') {
+                refuse(text);
+            }
+            from++;
         }
-        from++;
-        if (*from == 'n') *to++ = '\n';
-        else if (*from == 't') *to++ = '\t';
-        else if (*from == '\\') *to++ = '\\';
-        else {
-            int high = *from == 'x' ? hex(from[1]) : -1;
-            int low = high >= 0 ? hex(from[2]) : -1;
-            if (low < 0 || (high | low) == 0) fail(125, "not an escape in: ", text);
-            *to++ = (char)(high << 4 | low);
-            from += 2;
-        }
+        *to++ = c;
     }
     *to = 0;
+    return text;
 }
 
-/* Does the assignment `entry` set the variable whose name is the first `n` bytes of `name`? */
-static int sets(const char *entry, const char *name, word n) {
-    for (word i = 0; i < n; i++)
-        if (entry[i] != name[i]) return 0;
-    return entry[n] == '=';
+/* --- the environment: pointers from `first` up to the returned or given end --- */
+
+static word name_length(const char *assignment)
+{
+    word length = 0;
+
+    while (assignment[length] && assignment[length] != '=')
+        length++;
+    return length;
 }
 
-static word count(char **list) {
-    word n = 0;
-    while (list[n]) n++;
-    return n;
+static int is_called(const char *assignment, const char *name, word length)
+{
+    for (word i = 0; i < length; i++)
+        if (assignment[i] != name[i])
+            return 0;
+    return assignment[length] == '=';
 }
 
-static void take_out(char **environment, const char *name, word n) {
-    char **to = environment;
-    for (char **from = environment; *from; from++)
-        if (!sets(*from, name, n)) *to++ = *from;
-    *to = 0;
-}
+/* Put `assignment` (null: nothing) in the place of the first variable of that name, else at the end; other
+ * ones of that name go. */
+static char **change(char **first, char **end, const char *name, word length, char *assignment)
+{
+    char **keep = first;
 
-static void put_in(char **environment, char *assignment) {
-    word n = 0;
-    while (assignment[n] && assignment[n] != '=') n++;
-    if (assignment[n] != '=') fail(125, "not an assignment: ", assignment);
-    for (; *environment; environment++)
-        if (sets(*environment, assignment, n)) {
-            *environment = assignment;
-            return;
+    for (char **at = first; at < end; at++) {
+        if (!is_called(*at, name, length)) {
+            *keep++ = *at;
+        } else if (assignment) {
+            *keep++ = assignment;
+            assignment = 0;
         }
-    environment[0] = assignment;
-    environment[1] = 0;
-}
-
-static void set_groups(char *text) {
-    unsigned groups[65536]; /* NGROUPS_MAX */
-    word n = 0;
-    for (char *at = text; *at;) {
-        if (n == sizeof groups / sizeof *groups) fail(125, "too many groups: ", text);
-        groups[n++] = number(&at, text);
-        if (*at == ',') at++;
     }
-    if (call3(NR_setgroups, (long)n, (long)groups, 0) < 0) fail(125, "cannot set the groups ", text);
+    if (assignment)
+        *keep++ = assignment;
+    return keep;
 }
 
-/* Tries every directory of PATH, as Go's exec.LookPath; only ever returns an error number. */
-static long execute(char **arguments, char **environment) {
-    const char *program = arguments[0], *path = default_path;
-    long worst = -ENOENT;
-    for (const char *c = program; *c; c++)
-        if (*c == '/') return call3(NR_execve, (long)program, (long)arguments, (long)environment);
-    if (!*program) return worst;
-    for (char **e = environment; *e; e++)
-        if (sets(*e, "PATH", 4)) path = *e + 5;
-    word name = length(program);
-    for (;; path++) {
-        word n = 0;
-        while (path[n] && path[n] != ':') n++;
-        if (n + name + 3 < 4096) {
-            char candidate[4096], *to = candidate;
-            if (!n) *to++ = '.';
-            for (word i = 0; i < n; i++) *to++ = path[i];
-            *to++ = '/';
-            for (word i = 0; i <= name; i++) *to++ = program[i];
-            long result = call3(NR_execve, (long)candidate, (long)arguments, (long)environment);
-            if (result == -EACCES) worst = result;
-            else if (result != -ENOENT && result != -ENOTDIR) return result;
-        }
-        path += n;
-        if (!*path) return worst;
+/* --- finding and becoming the program --- */
+
+/* 0, or the errno that says why `path` is no executable file. */
+static long check(const char *path)
+{
+    static unsigned short status[128]; /* struct statx: 256 bytes, stx_mode at 28, on every processor */
+    long result = call(STATX, AT_FDCWD, (long)path, 0, STATX_TYPE, (long)status);
+
+    if (result == 0 && (status[14] & S_IFMT) == S_IFDIR)
+        return EISDIR;
+    return -call(FACCESSAT, AT_FDCWD, (long)path, X_OK, 0, 0);
+}
+
+static const char *find(const char *name, char **env)
+{
+    static char path[PATH_MAX];
+    const char *from = DEFAULT_PATH;
+
+    for (; *env && from == DEFAULT_PATH; env++)
+        if (is_called(*env, "PATH", 4))
+            from = *env + 5;
+    for (int more = *from != 0; more; from++) {
+        word used = 0;
+
+        for (; *from && *from != ':'; from++)
+            if (used < sizeof path)
+                path[used++] = *from;
+        more = *from == ':';
+        if (!used)
+            path[used++] = '.';
+        if (used < sizeof path)
+            path[used++] = '/';
+        for (const char *at = name; *at && used < sizeof path; at++)
+            path[used++] = *at;
+        if (used == sizeof path)
+            continue; /* longer than any path can be */
+        path[used] = 0;
+        if (check(path) == 0)
+            return path;
     }
+    fail(NOT_FOUND, name, "", "executable file not found in PATH");
 }
 
-__attribute__((noreturn, used)) void begin(word *stack) {
-    word argument_count = *stack;
-    char **arguments = (char **)(stack + 1), **given = arguments + argument_count + 1;
-    char *environment[count(given) + argument_count + 1];
-    for (word i = 0; i <= count(given); i++) environment[i] = given[i];
+static _Noreturn void become(char **argv, char **env)
+{
+    const char *name = *argv, *path = name;
+    long error;
 
-    char *uid = 0, *gid = 0, *groups = 0, *value;
+    while (*path && *path != '/')
+        path++;
+    if (*path) {
+        path = name;
+        error = check(path);
+    } else {
+        path = find(name, env);
+        error = 0;
+    }
+    if (error == 0)
+        error = -call(EXECVE, (long)path, (long)argv, (long)env, 0, 0);
+    fail(error == ENOENT ? NOT_FOUND : CANNOT_EXECUTE, name, "", reason(error));
+}
+
+static void must(const char *name, const char *what, long result)
+{
+    if (result < 0)
+        fail(BAD_LAUNCH, name, what, reason(-result));
+}
+
+/* Called by _start with the stack as the kernel made it. */
+__attribute__((used)) _Noreturn void launch(word *stack)
+{
+    static unsigned groups[NGROUPS_MAX];
+    char **argv = (char **)(stack + 1), **old = argv + stack[0] + 1, **argument = argv + (stack[0] > 0);
+    long uid = -1, gid = -1, group_count = -1;
     int escaped = 0;
-    char **at = arguments + 1;
-    for (; *at && (*at)[0] == '-' && (*at)[1] == '-'; at++) {
-        if (!(*at)[2]) {
-            at++;
+    word count = 0;
+
+    while (old[count])
+        count++;
+    /* At most as long as the kernel's own arrays, to which it gives a quarter of the stack. */
+    char *env[count + stack[0] + 1], **end = env;
+    for (word i = 0; i < count; i++)
+        *end++ = old[i];
+
+    for (; *argument && **argument == '-'; argument++) {
+        char *option = *argument, *value;
+
+        if ((value = after(option, "--escaped")) && !*value) {
+            escaped = 1;
+        } else if ((value = after(option, "--groups="))) {
+            group_count = (long)read_groups(groups, value, option);
+        } else if ((value = after(option, "--gid="))) {
+            gid = (long)only_id(value, option);
+        } else if ((value = after(option, "--uid="))) {
+            uid = (long)only_id(value, option);
+        } else if ((value = after(option, "--setenv="))) {
+            word length = name_length(escaped ? decode(value) : value);
+            if (!length || !value[length])
+                refuse(option);
+            end = change(env, end, value, length, value);
+        } else if ((value = after(option, "--unsetenv="))) {
+            word length = name_length(escaped ? decode(value) : value);
+            if (!length || value[length])
+                refuse(option);
+            end = change(env, end, value, length, 0);
+        } else if ((value = after(option, "--")) && !*value) {
+            argument++;
             break;
+        } else {
+            refuse(option);
         }
-        if ((value = after(*at, "--uid="))) uid = value;
-        else if ((value = after(*at, "--gid="))) gid = value;
-        else if ((value = after(*at, "--groups="))) groups = value;
-        else if ((value = after(*at, "--unsetenv="))) take_out(environment, value, length(value));
-        else if ((value = after(*at, "--setenv="))) {
-            if (escaped) decode(value);
-            put_in(environment, value);
-        } else if ((value = after(*at, "--escaped")) && !*value) escaped = 1;
-        else fail(125, "unknown option ", *at);
     }
-    if (!*at) fail(125, "no program", "");
-    for (char **argument = at; escaped && *argument; argument++) decode(*argument);
+    *end = 0;
+    if (!*argument)
+        fail(BAD_LAUNCH, "the command", "", "no program given");
+    for (char **at = argument; escaped && *at; at++)
+        decode(*at);
 
-    if (groups) set_groups(groups);
-    value = gid;
-    if (gid && (call3(NR_setgid, number(&value, gid), 0, 0) < 0 || *value)) fail(125, "cannot set the gid ", gid);
-    value = uid;
-    if (uid && (call3(NR_setuid, number(&value, uid), 0, 0) < 0 || *value)) fail(125, "cannot set the uid ", uid);
-
-    long error = execute(at, environment);
-    if (error == -ENOENT) fail(127, "there is no program ", *at);
-    fail(126, error == -EACCES ? "no permission to execute " : "cannot execute ", *at);
+    if (group_count >= 0)
+        must(*argument, "setting its groups: ", call(SETGROUPS, group_count, (long)groups, 0, 0, 0));
+    if (gid != -1)
+        must(*argument, "setting its gid: ", call(SETRESGID, gid, gid, gid, 0, 0));
+    if (uid != -1)
+        must(*argument, "setting its uid: ", call(SETRESUID, uid, uid, uid, 0, 0));
+    become(argument, env);
 }
