@@ -6,10 +6,12 @@ facts about nspawn that this stands on are in docs/mapping.md.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from converter.errors import ConversionError
 from converter.image.model import Image, ImageConfig, Platform
@@ -18,7 +20,12 @@ from converter.machine.container import container_notes
 from converter.machine.facts import DEFAULT_PATH, Facts
 from converter.machine.launcher import LAUNCHER_PATH, launcher_arguments, launcher_for
 from converter.machine.model import Account, Bind, Machine, TreeChange
-from converter.machine.settings import environment_expressible, expressible
+from converter.machine.settings import (
+    environment_expressible,
+    expressible,
+    hostname_expressible,
+    path_expressible,
+)
 from converter.note import Note
 
 # What nspawn leaves to root and Docker does not: systemd.nspawn(5) Capability= against moby's
@@ -64,6 +71,9 @@ def map_image(image: Image, facts: Facts, *, name: str, host: Platform) -> Mappe
     """
     config = image.config
     notes: list[Note] = []
+    if image.container is None:
+        config, ignored = _without_client_fields(config)
+        notes += ignored
     changes: list[TreeChange] = []
     boot = _is_init(config, facts)
     account = resolve_account(config.user, facts.passwd, facts.group)
@@ -121,7 +131,7 @@ def map_image(image: Image, facts: Facts, *, name: str, host: Platform) -> Mappe
         environment=environment,
         working_directory=working_directory,
         kill_signal=kill_signal,
-        hostname=config.hostname or None,
+        hostname=config.hostname if config.hostname and hostname_expressible(config.hostname) else None,
         drop_capability=() if boot else DROPPED_CAPABILITIES,
         private_users="no",
         resolv_conf="copy-host",
@@ -133,6 +143,26 @@ def map_image(image: Image, facts: Facts, *, name: str, host: Platform) -> Mappe
         unit_environment={"SYSTEMD_NSPAWN_TMPFS_TMP": "0"},
     )
     return Mapped(machine, tuple(changes), tuple(notes))
+
+
+def _without_client_fields(config: ImageConfig) -> tuple[ImageConfig, list[Note]]:
+    """Fields that an image may carry along but `docker run` takes only from its own command line (moby: merge)."""
+    default = ImageConfig()
+    fields = {
+        "hostname": "Hostname",
+        "domainname": "Domainname",
+        "mac_address": "MacAddress",
+        "network_disabled": "NetworkDisabled",
+        "tty": "Tty",
+        "open_stdin": "OpenStdin",
+        "stop_timeout": "StopTimeout",
+    }
+    there = [field for field in fields if getattr(config, field) != getattr(default, field)]
+    notes = [
+        Note("exact", fields[field], "not taken from an image by `docker run` either") for field in there
+    ]
+    changes: dict[str, Any] = {field: getattr(default, field) for field in there}
+    return replace(config, **changes), notes
 
 
 def _is_init(config: ImageConfig, facts: Facts) -> bool:
@@ -170,8 +200,6 @@ def _launcher_reasons(
     if (account.uid, account.gid, account.groups) != (0, 0, (0,)):
         ids = ",".join(map(str, account.groups))
         reasons.append(f"uid {account.uid}, gid {account.gid} and groups {ids} as Docker resolves them")
-    if command and "/" not in command[0]:
-        reasons.append("the program is looked up in the image's PATH, nspawn would take the host's")
     if not all(map(expressible, command)):
         reasons.append("the command line holds characters that a settings file cannot")
     names = [e.partition("=")[0] for e in environment if not environment_expressible(e)]
@@ -252,8 +280,8 @@ def _working_directory(
 ) -> str | None:
     if not config.working_dir:
         return None
-    path = config.working_dir if config.working_dir.startswith("/") else f"/{config.working_dir}"
-    if not expressible(path):
+    path = posixpath.normpath(f"/{config.working_dir.lstrip('/')}")  # as Docker cleans it
+    if not path_expressible(path):
         notes.append(Note("dropped", f"WORKDIR {path!r}", "a settings file cannot hold this path"))
         return None
     if config.working_dir in facts.directories:
@@ -312,7 +340,7 @@ def _run_content(facts: Facts, changes: list[TreeChange], notes: list[Note]) -> 
     """nspawn mounts an empty tmpfs on /run: what the image has there is kept elsewhere and bound over it."""
     binds = []
     for entry in facts.run:
-        if entry in _RUN_OF_NSPAWN or not expressible(entry) or ":" in entry:
+        if entry in _RUN_OF_NSPAWN or not path_expressible(f"{_RUN_COPY}/{entry}"):
             notes.append(Note("dropped", f"/run/{entry}", "nspawn's own /run hides it"))
             continue
         changes.append(TreeChange(f"{_RUN_COPY}/{entry}", "copy", content=f"/run/{entry}".encode()))
@@ -365,8 +393,12 @@ def _other_fields(config: ImageConfig) -> Iterator[Note]:
     ):
         if value:
             yield Note("adapted", subject, "says nothing to nspawn; kept in the machine's record")
-    if config.hostname:
+    if config.hostname and hostname_expressible(config.hostname):
         yield Note("exact", f"Hostname {config.hostname}", "Hostname=")
+    elif config.hostname:
+        yield Note(
+            "dropped", f"Hostname {config.hostname}", "systemd takes only letters, digits, '-' and '.'"
+        )
     if config.domainname:
         yield Note("dropped", f"Domainname {config.domainname}", "nspawn sets no NIS domain name")
     if config.mac_address:

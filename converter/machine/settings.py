@@ -85,12 +85,16 @@ def render(machine: Machine, heading: str) -> str:
     Raises ConversionError where nspawn would not take a value, or would take it for something else; what comes
     from an image is to be asked about first, with the functions above.
     """
-    comment = "".join(c if c.isprintable() else repr(c)[1:-1] for c in heading[:_HEADING_MAX])
-    text = [f"# {comment}"]
+    text = [comment(heading)]
     for section, settings in (("Exec", _exec), ("Files", _files), ("Network", _network)):
         if lines := [_line(key, value) for key, value in settings(machine)]:
             text += ["", f"[{section}]", *lines]
     return "\n".join(text) + "\n"
+
+
+def comment(text: str) -> str:
+    """`text` as one comment line, for settings files and units alike, whatever is in it."""
+    return "# " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_HEADING_MAX])
 
 
 def ignored_untrusted(machine: Machine) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from converter.machine.model import Machine
+from converter.machine.settings import comment
 
 
 def render_drop_in(machine: Machine, heading: str) -> str:
-    """The drop-in's text. `heading` is one comment line."""
-    lines = [f"# {heading}", "[Service]"]
+    """The drop-in's text. `heading` is one comment line, and stays one whatever is in it."""
+    lines = [comment(heading), "[Service]"]
     for name, value in sorted(machine.unit_environment.items()):
         lines.append(f"Environment={name}={value}")
     if machine.timeout_stop is not None:
