@@ -37,7 +37,9 @@ def digest(number: int) -> str:
     return f"sha256:{number:064x}"
 
 
-def described(number: int = 0, media_type: str = LAYER_TYPE, size: object = 10, **more: Any) -> dict[str, Any]:
+def described(
+    number: int = 0, media_type: str = LAYER_TYPE, size: object = 10, **more: Any
+) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest(number), "size": size, **more}
 
 

@@ -41,7 +41,7 @@ class Directory:
 
     def __init__(self, entry: Entry | None = None) -> None:
         self.entry = entry
-        self.children: dict[bytes, Directory | Inode | _LinkBelow] = {}
+        self.children: dict[bytes, _Unmerged] = {}
         self.whiteouts: set[bytes] = set()
         self.opaque = False
 
@@ -56,6 +56,7 @@ class _LinkBelow:
 
 
 Node = Directory | Inode
+_Unmerged = Directory | Inode | _LinkBelow
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ class Plan:
 
     def lookup(self, path: str) -> Found | None:
         """What a program in the machine would find at `path`; links are followed inside the root."""
-        return _resolve(self.root, _encode(path))
+        found = _resolve(self.root, _encode(path))
+        if found is None or isinstance(found[1], _LinkBelow):  # the latter not in a merged tree
+            return None
+        return Found(found[0], found[1])
 
     def children(self, path: str) -> list[bytes]:
         """The names in the directory `path`; empty when it is none."""
@@ -155,7 +159,7 @@ def scan(layers: Sequence[Layer], *, progress: Progress, max_entries: int = MAX_
     return Plan(tuple(layers), root, len(files), sum(files.values()))
 
 
-def _walk(root: Directory) -> Iterator[tuple[bytes, Directory | Inode | _LinkBelow]]:
+def _walk(root: Directory) -> Iterator[tuple[bytes, _Unmerged]]:
     waiting = [root]
     while waiting:
         for name, node in waiting.pop().children.items():
@@ -246,10 +250,10 @@ def _add(root: Directory, entry: Entry, layer: int) -> None:
         found = _resolve(root, target, follow_last=False)
         if found is None:
             parent.children[name] = _LinkBelow(target)
-        elif isinstance(found.node, Directory):
+        elif isinstance(found[1], Directory):
             raise ConversionError(f"the hard link {_shown(entry.name)} leads to a directory")
         else:
-            parent.children[name] = found.node
+            parent.children[name] = found[1]
     else:
         parent.children[name] = Inode(entry, layer)
 
@@ -289,9 +293,9 @@ def _parent(root: Directory, parts: list[bytes], entry: Entry) -> Directory:
     return here
 
 
-def _resolve(root: Directory, path: bytes, *, follow_last: bool = True) -> Found | None:
-    """Where `path` leads inside the tree; None when nowhere."""
-    real: list[tuple[bytes, Node]] = []
+def _resolve(root: Directory, path: bytes, *, follow_last: bool = True) -> tuple[bytes, _Unmerged] | None:
+    """The real path that `path` leads to inside the tree, and what is there; None when it leads nowhere."""
+    real: list[tuple[bytes, _Unmerged]] = []
     waiting = [part for part in reversed(path.split(b"/")) if part not in {b"", b"."}]
     links = 0
     while waiting:
@@ -302,7 +306,7 @@ def _resolve(root: Directory, path: bytes, *, follow_last: bool = True) -> Found
             continue
         here = real[-1][1] if real else root
         child = here.children.get(part) if isinstance(here, Directory) else None
-        if child is None or isinstance(child, _LinkBelow):
+        if child is None:
             return None
         if isinstance(child, Inode) and child.entry.kind == "symlink" and (waiting or follow_last):
             links += 1
@@ -313,7 +317,7 @@ def _resolve(root: Directory, path: bytes, *, follow_last: bool = True) -> Found
             waiting += [p for p in reversed(child.entry.link.split(b"/")) if p not in {b"", b"."}]
             continue
         real.append((part, child))
-    return Found(b"/".join(part for part, _ in real), real[-1][1] if real else root)
+    return b"/".join(part for part, _ in real), real[-1][1] if real else root
 
 
 def _lay_over(root: Directory, layer_root: Directory, layer: Layer) -> None:
@@ -348,9 +352,9 @@ def _resolve_links_below(root: Directory, layer_root: Directory, layer: Layer) -
                 waiting.append(node)
             elif isinstance(node, _LinkBelow):
                 found = _resolve(root, node.target, follow_last=False)
-                if found is None or isinstance(found.node, Directory):
+                if found is None or isinstance(found[1], Directory):
                     raise ConversionError(
                         f"{describe(layer)}: the hard link {_shown(name)} leads to {_shown(node.target)}, which "
                         "is no file in the image"
                     )
-                directory.children[name] = found.node
+                directory.children[name] = found[1]

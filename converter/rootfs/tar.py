@@ -88,7 +88,7 @@ def read_entries(stream: Stream) -> Iterator[Entry]:
         if len(header) < BLOCK:
             raise _bad(stream, "is cut short" if not first else "is not a tar")
         if not header.strip(b"\0"):
-            return  # the end-of-archive marker is two such blocks; one is enough for everybody
+            break  # the end-of-archive marker is two such blocks; one is enough for everybody
         if not _checksum_fits(header):
             raise _bad(stream, "is not a tar" if first else "has a header with a wrong checksum")
         first = False
