@@ -93,6 +93,11 @@ class Files:
 
 def check_free(places: Places, name: str, *, force: bool) -> None:
     """Raise ConversionError when `name` is taken, or with `force` when it cannot be replaced safely."""
+    with _errors_of("prepare", places.tree(name)):
+        _check_free(places, name, force=force)
+
+
+def _check_free(places: Places, name: str, *, force: bool) -> None:
     for image in (f"{name}.raw", f"{name}.mstack"):
         if os.path.lexists(places.machines / image):
             raise ConversionError(

@@ -230,8 +230,7 @@ def test_several_platforms() -> None:
 
 
 def test_an_unpacked_docker_archive(archive: Open, tmp_path: Path) -> None:
-    with tarfile.open(FIXTURES / "hello.tar") as tar:
-        tar.extractall(tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(FIXTURES / "hello.tar", tmp_path / "unpacked", "tar")
     image = archive(tmp_path / "unpacked", "hello:latest")
     check(image)
     assert image.digest == archive(FIXTURES / "hello.tar").digest
@@ -486,7 +485,7 @@ def test_endless_long_names_are_no_recursion(archive: Open, tmp_path: Path) -> N
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2
     path = tmp_path / "x.tar"
     path.write_bytes((info.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0")) * 5000 + bytes(1024))
-    with pytest.raises(ConversionError, match=r"without manifest.json"):
+    with pytest.raises(ConversionError, match="cut short"):
         archive(path)
 
 

@@ -449,9 +449,10 @@ def test_without_root(tmp_path: Path) -> None:
         hardlink("null2", "null"),
     )
     plan = plan_of(tmp_path, data)
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(0o755)
+    if os.geteuid() == 0:
+        tmp_path.chmod(0o777)
+        for parent in tmp_path.parents[:2]:  # pytest's own
+            parent.chmod(0o755)
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
