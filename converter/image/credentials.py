@@ -1,25 +1,34 @@
-"""Who we are to a registry: what `docker login` and `podman login` have stored.
+"""Who we are to a registry, and whom we take for it: stored logins, and certificates.
 
-Docker's config.json with its credential helpers, through Docker's SDK; podman's auth.json (containers-auth.json(5)),
-whose keys may also name a part of a registry: the longest that fits counts.
+Logins are those of `docker login` and `podman login`: Docker's config.json with its credential helpers, through
+Docker's SDK, and podman's auth.json (containers-auth.json(5)), whose keys may also name a part of a registry: the
+longest that fits counts. Certificates are the system's and those of certs.d (containers-certs.d(5)).
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import ssl
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import docker.auth
+import docker.credentials
 import docker.credentials.errors
 import docker.errors
+import docker.utils.config
 
 from converter.errors import ConversionError
+
+CERTIFICATES = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+_DOCKER_HUB = "https://index.docker.io/v1/"  # the name that `docker login` stores docker.io under
+_IS_TOKEN = "<token>"  # the user name of a credential helper's answer that is an identity token
 
 
 @dataclass(frozen=True)
@@ -27,12 +36,12 @@ class Login:
     """A user name and password, or a token to get other tokens with."""
 
     user: str
-    password: str | None
-    identity_token: str | None = None
+    password: str | None = field(repr=False)
+    identity_token: str | None = field(default=None, repr=False)
 
     def basic(self) -> str:
         """The value of an Authorization header."""
-        pair = f"{self.user}:{self.password or ''}".encode()
+        pair = f"{self.user}:{self.password or ''}".encode("utf-8", "surrogateescape")
         return "Basic " + base64.b64encode(pair).decode()
 
 
@@ -48,6 +57,27 @@ def find_login(domain: str, path: str) -> Login | None:
     return _from_docker(domain)
 
 
+def tls_context(domain: str) -> ssl.SSLContext:
+    """What registry `domain` must show and is shown: the system's authorities (also SSL_CERT_FILE, SSL_CERT_DIR),
+    and certs.d's `*.crt` (authorities), `*.cert` and `*.key` (ours).
+
+    Raises ConversionError when one of these files cannot be used.
+    """
+    file: Path | None = None
+    try:
+        context = ssl.create_default_context()
+        for directory in CERTIFICATES:
+            for file in sorted((directory / domain).glob("*.crt")):
+                context.load_verify_locations(file)
+            for file in sorted((directory / domain).glob("*.cert")):
+                # An empty password, so that OpenSSL does not ask the terminal for one.
+                context.load_cert_chain(file, file.with_suffix(".key"), password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        what = f"{file}, with its .key," if file and file.suffix == ".cert" else file or "SSL_CERT_FILE"
+        raise ConversionError(f"{what} cannot be used for {domain}: {error.args[-1]}") from None
+    return context
+
+
 def _podman_files() -> Iterator[Path]:
     if named := os.environ.get("REGISTRY_AUTH_FILE"):
         yield Path(named)
@@ -56,55 +86,110 @@ def _podman_files() -> Iterator[Path]:
         yield Path(runtime, "containers/auth.json")
     else:
         yield Path(f"/run/containers/{os.getuid()}/auth.json")
-    yield Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "containers/auth.json")
+    home = os.path.expanduser("~")  # noqa: PTH111  Path.home() raises where there is none
+    yield Path(os.environ.get("XDG_CONFIG_HOME") or Path(home, ".config"), "containers/auth.json")
 
 
 def _from_podman(file: Path, domain: str, path: str) -> Login | None:
-    try:
-        document = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ConversionError(f"cannot read {file}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise ConversionError(f"{file} is not valid JSON; log in again with podman login {domain}") from None
-    entries: Any = document.get("auths") if isinstance(document, dict) else None
-    if not isinstance(entries, dict):
-        return None
+    document = _read(file, f"podman login {domain}")
+    entries = _section(document, "auths", file)
+    helpers = _section(document, "credHelpers", file)
     key = f"{domain}/{path}"
     while key:
-        for spelling in (key, "https://index.docker.io/v1/" if key == "docker.io" else key):
+        if isinstance(helper := helpers.get(key), str):
+            return _ask_helper(helper, key, file)
+        for spelling in (key, _DOCKER_HUB) if key == "docker.io" else (key,):
             entry = entries.get(spelling)
-            if isinstance(entry, dict) and isinstance(entry.get("auth"), str):
-                return _decode(entry["auth"], file)
+            if isinstance(entry, dict) and entry:
+                return _decode(entry, file)
         key = key.rpartition("/")[0]
     return None
 
 
-def _decode(text: str, file: Path) -> Login:
+def _from_docker(domain: str) -> Login | None:
+    found = docker.utils.config.find_config_file()
+    if found is None:
+        return None
+    file = Path(str(found))
+    document = {} if file.name == ".dockercfg" else _read(file, f"docker login {domain}")
+    # Only this registry's entries: the SDK would stumble over a broken one of another registry.
+    entries = {
+        key: entry
+        for key, entry in _section(document, "auths", file).items()
+        if docker.auth.resolve_index_name(key) == domain
+    }
+    helpers = _section(document, "credHelpers", file)
+    store = document.get("credsStore")
+    if (store and not isinstance(store, str)) or not all(isinstance(name, str) for name in helpers.values()):
+        raise ConversionError(f"{file} is not valid: names of credential helpers must be strings")
+    wanted = {"auths": {k: e for k, e in entries.items() if e}, "credsStore": store, "credHelpers": helpers}
+    # The SDK knows Docker Hub as None; a legacy .dockercfg it reads by itself.
+    with _helper_faults(f"Docker's login for {domain}", file):
+        config = docker.auth.load_config(config_dict=wanted if document else None)
+        login = config.resolve_authconfig(None if domain == "docker.io" else domain)
+    if not login:
+        return None
+    token = login.get("IdentityToken")
+    password = login.get("Password") or login.get("password")
+    if token is None and password is None:
+        return None
+    return Login(login.get("Username") or login.get("username") or "", password, token)
+
+
+def _read(file: Path, how: str) -> dict[str, Any]:
     try:
-        user, colon, password = base64.b64decode(text, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        colon = ""
+        document = json.loads(file.read_bytes() or b"{}")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise ConversionError(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ConversionError(f"{file} is not valid JSON; repair or remove it, then {how}") from None
+    if not isinstance(document, dict):
+        raise ConversionError(f"{file} is not valid: it must be an object; remove it, then {how}")
+    return document
+
+
+def _section(document: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
+    section = document.get(name) or {}
+    if not isinstance(section, dict):
+        raise ConversionError(f"{file} is not valid: {name} must be an object")
+    return section
+
+
+def _decode(entry: Mapping[str, Any], file: Path) -> Login:
+    token = entry.get("identitytoken")
+    try:
+        pair = base64.b64decode(entry.get("auth") or "", validate=True).decode()
+    except (ValueError, TypeError):
+        raise ConversionError(f"{file} holds a login that cannot be read; log in again") from None
+    user, colon, password = pair.partition(":")
+    if isinstance(token, str) and token:
+        return Login(user, None, token)
     if not colon:
         raise ConversionError(f"{file} holds a login that cannot be read; log in again")
     return Login(user, password.rstrip("\0"))
 
 
-def _from_docker(domain: str) -> Login | None:
-    # docker.auth knows Docker Hub by the name that `docker login` stores it under.
-    registry = None if domain == "docker.io" else domain
+def _ask_helper(helper: str, key: str, file: Path) -> Login | None:
+    with _helper_faults(f"podman's login for {key}", file):
+        try:
+            answer = docker.credentials.Store(helper).get(key)  # type: ignore[no-untyped-call]
+        except docker.credentials.errors.CredentialsNotFound:
+            return None
+        if answer["Username"] == _IS_TOKEN:
+            return Login("", None, answer["Secret"])
+        return Login(answer["Username"], answer["Secret"])
+
+
+@contextlib.contextmanager
+def _helper_faults(what: str, file: Path) -> Iterator[None]:
+    """Whatever is wrong with a stored login or a credential helper's answer is one line, without the secret."""
     try:
-        found = docker.auth.load_config().resolve_authconfig(registry)
-    except (docker.errors.DockerException, docker.credentials.errors.CredentialsNotFound) as error:
-        raise ConversionError(f"Docker's login for {domain} cannot be read: {error}") from None
-    except docker.credentials.errors.StoreError as error:
-        raise ConversionError(f"Docker's credential helper for {domain} failed: {error}") from None
-    if not found:
-        return None
-    token = found.get("IdentityToken") or found.get("identitytoken")
-    user = found.get("Username") or found.get("username") or ""
-    password = found.get("Password") or found.get("password")
-    if token is None and password is None:
-        return None
-    return Login(user, password, token)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the SDK's, that there is no such helper; it raises as well
+            yield
+    except (docker.errors.DockerException, docker.credentials.errors.StoreError) as error:
+        raise ConversionError(f"{what} cannot be had: {error.__cause__ or error}; see {file}") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise ConversionError(f"{what} cannot be read; log in again; see {file}") from None
