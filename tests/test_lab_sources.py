@@ -205,6 +205,32 @@ def test_a_container_with_changes(prepared: str, root: Path) -> None:
         lab.run("docker", "rm", "-f", "lab-changed", DOCKER_HOST=prepared)
 
 
+def test_a_container_whose_image_is_gone(prepared: str, root: Path) -> None:
+    """Its export has to do: without the engine's stubs, and with a word about what that cannot give."""
+    context = root / "gone"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM lab/tree\nRUN echo gone >/gone\n")
+    lab.run("docker", "build", "-t", "lab/gone", context, DOCKER_HOST=prepared, DOCKER_BUILDKIT="0")
+    lab.run("docker", "create", "--name", "lab-gone", "lab/gone", DOCKER_HOST=prepared)
+    try:
+        lab.run("docker", "rmi", "-f", "lab/gone", DOCKER_HOST=prepared)
+        inspected = lab.run("docker", "inspect", "lab-gone", DOCKER_HOST=prepared)
+        image_id = json.loads(inspected.stdout)[0]["Image"]
+        gone = lab.run("docker", "image", "inspect", image_id, DOCKER_HOST=prepared, check=False)
+        assert gone.returncode != 0
+        found = converted(root, "gone-machine", "container:lab-gone", docker_host=prepared)
+        assert found["gone"][0] == "-rw-r--r--"
+        assert found["a/old"][:4] == ("-rw-r--r--", 70000, 80000, 1000000000)
+        assert (
+            not {".dockerenv", "dev/console", "dev/pts", "dev/shm", "etc/hostname", "etc/mtab"} & found.keys()
+        )
+        record = json.loads((root / "gone-machine/var/lib/docker2nspawn/machines/same.json").read_text())
+        (loss,) = (note["text"] for note in record["notes"] if note["subject"] == "the source")
+        assert "/etc/resolv.conf" in loss
+    finally:
+        lab.run("docker", "rm", "lab-gone", DOCKER_HOST=prepared)
+
+
 def _daemon_state(docker_host: str) -> list[str]:
     containers = lab.run(
         "docker", "ps", "-a", "--no-trunc", "--format={{.ID}} {{.Names}}", DOCKER_HOST=docker_host

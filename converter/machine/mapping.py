@@ -369,8 +369,9 @@ def _other_fields(config: ImageConfig) -> Iterator[Note]:
         yield Note(
             "adapted", f"EXPOSE {port}", "the machine shares the host's network: the port is the host's own"
         )
-    for label in config.labels:
-        yield Note("adapted", f"LABEL {label}", "nspawn has no labels; kept in the machine's record")
+    if config.labels:
+        names = ", ".join(config.labels)
+        yield Note("adapted", f"LABEL {names}", "nspawn has no labels; kept in the machine's record")
     if (check := config.healthcheck) is not None and check.test[:1] != ("NONE",):
         yield Note(
             "dropped",
