@@ -71,6 +71,16 @@ DOCKERFILES: dict[str, str] = {
     "nobody-there": 'FROM scratch\nCOPY probe /server\nUSER 65532\nENTRYPOINT ["/server"]',
     "uid-gid": 'FROM scratch\nCOPY probe /server\nUSER 4000:5000\nWORKDIR /made/here\nENTRYPOINT ["/server"]',
     "s6-like": 'FROM lab/busybox\nCOPY probe /init\nENTRYPOINT ["/init"]',
+    "run-and-tmp": "\n".join(
+        [
+            "FROM lab/busybox",
+            "RUN cd / && busybox mkdir -p /run/app && echo hi >/run/app/file && echo kept >/tmp/kept \\",
+            " && busybox chmod 2750 /run/app && busybox chown -R 1:8 /run/app && busybox chmod 1777 /tmp",
+            "USER daemon:mail",
+            """CMD ["/bin/sh", "-c", "busybox stat -c '%n %a %u %g' /run/app /run/app/file /tmp /tmp/kept; \\""",
+            """ cat /run/app/file /tmp/kept; echo new >/run/app/new && echo writable"]""",
+        ]
+    ),
     "stopping": "\n".join(
         [
             "FROM lab/busybox",

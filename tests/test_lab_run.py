@@ -89,7 +89,7 @@ def compare(docker: Seen, machine: Seen, name: str) -> None:
     assert added <= ADDITIONS | WITHOUT_LAUNCHER
 
 
-PROGRAMS = [name for name in images.DOCKERFILES if name not in {"systemd", "stopping"}]
+PROGRAMS = [name for name in images.DOCKERFILES if name not in {"systemd", "stopping", "run-and-tmp"}]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -141,3 +141,15 @@ def test_the_stop_signal_arrives(built: str, systemd_host: lab.Host) -> None:
     output = systemd_host.journal("stopping")
     assert "got USR1" in output
     assert "Deactivated successfully" in output
+
+
+def test_run_and_tmp_are_the_images(built: str, systemd_host: lab.Host, machines: list[str]) -> None:
+    docker = lab.run("docker", "run", "--rm", "lab/run-and-tmp", DOCKER_HOST=built).stdout
+    assert docker.splitlines()[0] == "/run/app 2750 1 8"
+    assert docker.splitlines()[-1] == "writable"
+    convert("docker-daemon:lab/run-and-tmp", "--root", systemd_host.root, docker_host=built)
+    assert docker.strip() in systemd_host.run_machine("run-and-tmp")
+    machines.append("lab252-run-and-tmp")
+    convert("docker-daemon:lab/run-and-tmp", "--name", machines[0], docker_host=built)
+    command = ("systemd-nspawn", "--register=no", "--keep-unit", "-M", machines[0])
+    assert docker.strip() in lab.run(*command, SYSTEMD_NSPAWN_TMPFS_TMP="0").stdout

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,6 +230,29 @@ def test_a_container_whose_image_is_gone(prepared: str, root: Path) -> None:
         assert "/etc/resolv.conf" in loss
     finally:
         lab.run("docker", "rm", "lab-gone", DOCKER_HOST=prepared)
+
+
+def test_the_engine_that_docker_itself_would_ask(prepared: str, root: Path, systemd_host: lab.Host) -> None:
+    """DOCKER_CONTEXT, and the current context of `docker context use`, name the engine when DOCKER_HOST does not."""
+    fixture = Path("fixtures/hello.tar")
+    for host, name in ((prepared, "lab/only-here"), (systemd_host.docker, "lab/only-there")):
+        lab.run("docker", "load", "-i", fixture, DOCKER_HOST=host)
+        lab.run("docker", "tag", "hello:latest", name, DOCKER_HOST=host)
+    (root / "config").mkdir()
+    (root / "config/config.json").write_text("{}")  # without it the SDK finds no contexts
+    docker: dict[str, Any] = {"DOCKER_CONFIG": str(root / "config"), "DOCKER_HOST": ""}
+    lab.run("docker", "context", "create", "there", "--docker", f"host={systemd_host.docker}", **docker)
+    plan = (".venv/bin/docker2nspawn", "plan", "--json")
+    assert lab.run(*plan, "docker-daemon:lab/only-here", **docker).returncode == 0
+    lab.run(*plan, "docker-daemon:lab/only-there", DOCKER_CONTEXT="there", **docker)
+    lab.run("docker", "context", "use", "there", **docker)
+    lab.run(*plan, "docker-daemon:lab/only-there", **docker)
+    for source in ("docker-daemon:lab/only-here", "container:none"):
+        missing = lab.run(*plan, source, check=False, **docker)
+        assert missing.returncode == 1
+        assert missing.stderr.startswith("docker2nspawn: the Docker daemon has no ")
+    unknown = lab.run(*plan, "docker-daemon:x", check=False, DOCKER_CONTEXT="nowhere", **docker)
+    assert "docker context ls" in unknown.stderr
 
 
 def _daemon_state(docker_host: str) -> list[str]:

@@ -207,3 +207,14 @@ def test_two_sources_of_one_name_are_two_machines(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "out/var/lib/machines").iterdir() if p.is_dir()) == sorted(
         names
     )
+
+
+def test_trust_is_a_link_that_can_be_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    link = root / "etc/systemd/nspawn/hello.nspawn"
+    assert cli("convert", FIXTURES / "hello.tar", "--root", root).returncode == 0
+    assert str(link.readlink()) == "/var/lib/machines/hello.nspawn"
+    done = cli("convert", FIXTURES / "hello.tar", "--root", root, "--force", "--no-trust")
+    assert done.returncode == 0
+    assert not link.is_symlink()
+    assert "nspawn ignores PrivateUsers, LinkJournal, VirtualEthernet" in done.stdout
