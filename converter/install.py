@@ -2,7 +2,7 @@
 
 Everything is made in one staging directory, `/var/lib/machines/.#docker2nspawn-…`: hidden from machinectl, and
 on the same file system as the machines. Its maker holds a lock on it, so that what a killed run left behind is
-told from what a live run is making. When all is complete and synced, a journal is written into it; from there
+told from what a live run is making. When all is complete and synced, a journal in it is marked decided; from there
 on the installation is only ever finished, by this run or by the next one, never undone.
 """
 
@@ -141,7 +141,8 @@ def staging(places: Places) -> Iterator[Staging]:
             result.spool.mkdir(mode=0o700)
         yield result
     finally:
-        if path is not None:
+        # A journal is left only by a decided installation that could not be finished: the next run will.
+        if path is not None and not (path / _JOURNAL).exists():
             _remove_tree(path)
         if lock >= 0:
             os.close(lock)
@@ -158,69 +159,90 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
     """
     with _errors_of("install", places.tree(name)):
         status = stage.tree.stat()
-        links: dict[str, str | None] = {
-            str(places.trusted_settings(name).relative_to(places.root)): (
-                f"/var/lib/machines/{name}.nspawn" if files.trusted else None
-            )
-        }
-        texts = {  # path -> text and mode; the record may quote secrets from the image's ENV
-            str(places.settings(name).relative_to(places.root)): (files.settings, 0o644),
-            str(places.drop_in(name).relative_to(places.root)): (files.drop_in, 0o644),
-            str(places.record(name).relative_to(places.root)): (files.record, 0o600),
-        }
         journal = {
             "name": name,
             "inode": [status.st_dev, status.st_ino],
             "force": force,
-            "texts": texts,
-            "links": links,
+            "decided": False,
+            "texts": {  # path -> text and mode; the record may quote secrets from the image's ENV
+                str(places.settings(name).relative_to(places.root)): (files.settings, 0o644),
+                str(places.drop_in(name).relative_to(places.root)): (files.drop_in, 0o644),
+                str(places.record(name).relative_to(places.root)): (files.record, 0o600),
+            },
+            "links": {  # path -> target, or None: there must be no link
+                str(places.trusted_settings(name).relative_to(places.root)): (
+                    f"/var/lib/machines/{name}.nspawn" if files.trusted else None
+                )
+            },
         }
         shutil.rmtree(stage.spool)
         _sync_file_system(stage.path)
-        with _global_lock(places):
-            check_free(places, name, force=force)
-            _write_synced(stage.path / _JOURNAL, json.dumps(journal), 0o600)
+        with _global_lock(places), contextlib.ExitStack() as locks:
+            made: list[Path] = []
             try:
-                _roll_forward(stage.path, places, journal)
-            except _InUseError:
-                (stage.path / _JOURNAL).unlink()
+                # The journal comes first: it tells the next run whose traces to look for.
+                _write_synced(stage.path / _JOURNAL, json.dumps(journal), 0o600)
+                locks.enter_context(_nspawn_lock(places, name))
+                check_free(places, name, force=force)
+                _prepare(places, journal, made)
+                _write_synced(stage.path / _JOURNAL, json.dumps({**journal, "decided": True}), 0o600)
+            except BaseException:
+                _undo(stage.path, places, journal)
+                for directory in reversed(made):
+                    directory.rmdir()
                 raise
+            _finish(stage.path, places, journal)
 
 
-def _roll_forward(stage: Path, places: Places, journal: dict[str, Any]) -> None:
-    """Do what the journal says, or go on with it. Raises _InUseError, having done nothing, if nspawn runs it."""
-    with _nspawn_lock(places, journal["name"]):
-        _do(stage, places, journal)
-    (stage / _JOURNAL).unlink()
+def _waiting(path: Path) -> Path:
+    """Where a file waits, complete and synced, for the moment when it takes its place by a rename."""
+    return path.with_name(f".#{path.name}.docker2nspawn")
 
 
-def _do(stage: Path, places: Places, journal: dict[str, Any]) -> None:
-    """Every part can be done again. The tree comes last: without it nothing starts."""
-    tree = places.tree(journal["name"])
-    done = tree.exists() and [tree.stat().st_dev, tree.stat().st_ino] == journal["inode"]
-    if tree.exists() and not done and not journal["force"]:
-        return  # somebody made it while this installation lay dead
+def _prepare(places: Places, journal: dict[str, Any], made: list[Path]) -> None:
+    """Write everything that can fail for want of room beside its place."""
     for relative, (text, mode) in journal["texts"].items():
         path = places.root / relative
-        _make_directories(path.parent, [], mode=0o755)
-        _write_synced(path, text, mode)
+        _make_directories(path.parent, made, mode=0o755)
+        _write_file(_waiting(path), text, mode)
     for relative, target in journal["links"].items():
         path = places.root / relative
         if target is not None:
-            _make_directories(path.parent, [], mode=0o755)
-            temporary = path.with_name(f".#{path.name}.docker2nspawn")
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(target)
-            temporary.replace(path)
+            _make_directories(path.parent, made, mode=0o755)
+            _waiting(path).unlink(missing_ok=True)
+            _waiting(path).symlink_to(target)
+    for relative in (*journal["texts"], *journal["links"]):
+        if (parent := (places.root / relative).parent).is_dir():
+            _sync_directory(parent)
+
+
+def _undo(stage: Path, places: Places, journal: dict[str, Any]) -> None:
+    for relative in (*journal["texts"], *journal["links"]):
+        _waiting(places.root / relative).unlink(missing_ok=True)
+    (stage / _JOURNAL).unlink(missing_ok=True)
+
+
+def _finish(stage: Path, places: Places, journal: dict[str, Any]) -> None:
+    """Only renames: each can be done again. The tree comes last: without it nothing starts."""
+    for relative in (*journal["texts"], *journal["links"]):
+        path = places.root / relative
+        if os.path.lexists(_waiting(path)):
+            _waiting(path).replace(path)
             _sync_directory(path.parent)
-        elif path.is_symlink():
+        elif journal["links"].get(relative, "") is None and path.is_symlink():
             path.unlink()
             _sync_directory(path.parent)
+    tree = places.tree(journal["name"])
     if not tree.exists():
         _rename(stage / "root", tree, _RENAME_NOREPLACE)
-    elif not done:
+    elif not _is_installed(tree, journal):
         _exchange(stage / "root", tree)
     _sync_directory(tree.parent)
+    (stage / _JOURNAL).unlink()
+
+
+def _is_installed(tree: Path, journal: dict[str, Any]) -> bool:
+    return bool([tree.stat().st_dev, tree.stat().st_ino] == journal["inode"])
 
 
 def _recover(places: Places) -> None:
@@ -235,16 +257,25 @@ def _recover(places: Places) -> None:
         except OSError:
             continue  # its maker is alive
         else:
-            try:
-                journal = json.loads((path / _JOURNAL).read_text())
-            except FileNotFoundError:
+            with contextlib.suppress(_InUseError):  # then a later run will do it
+                _recover_one(path, places)
                 _remove_tree(path)
-            else:
-                with contextlib.suppress(_InUseError):  # then a later run will do it
-                    _roll_forward(path, places, journal)
-                    _remove_tree(path)
         finally:
             os.close(fd)
+
+
+def _recover_one(stage: Path, places: Places) -> None:
+    try:
+        journal = json.loads((stage / _JOURNAL).read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    tree = places.tree(journal["name"])
+    with _nspawn_lock(places, journal["name"]):
+        taken = tree.exists() and not journal["force"] and not _is_installed(tree, journal)
+        if journal["decided"] and not taken:
+            _finish(stage, places, journal)
+        else:
+            _undo(stage, places, journal)
 
 
 @contextlib.contextmanager
@@ -305,14 +336,17 @@ def _rename(source: Path, target: Path, flags: int) -> None:
 
 def _write_synced(path: Path, text: str, mode: int) -> None:
     """Replace the file `path` by one that is wholly on the disk."""
-    temporary = path.with_name(f".#{path.name}.docker2nspawn")
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+    _write_file(_waiting(path), text, mode)
+    _waiting(path).replace(path)
+    _sync_directory(path.parent)
+
+
+def _write_file(path: Path, text: str, mode: int) -> None:
+    with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
         os.fchmod(file.fileno(), mode)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import converter.install
 from converter.errors import ConversionError
 from converter.install import Files, Places, check_free, install, staging
 
@@ -139,7 +141,14 @@ def _install_and_die(root: Path, at: int) -> None:
 
         setattr(module, name, wrapper)
 
-    for function in ("_write_synced", "_sync_directory", "_rename", "_sync_file_system", "_make_directories"):
+    for function in (
+        "_write_file",
+        "_waiting",
+        "_sync_directory",
+        "_rename",
+        "_sync_file_system",
+        "_make_directories",
+    ):
         dying(function)
     make(Places(root), "web", "two", NEW, force=True)
     os._exit(0)
@@ -148,7 +157,7 @@ def _install_and_die(root: Path, at: int) -> None:
 def test_killed_anywhere_the_next_run_finds_one_whole_machine(tmp_path: Path) -> None:
     """Each point of the installation in turn: afterwards all is old or all is new, and nothing else is left."""
     outcomes = set()
-    for at in range(1, 60):
+    for at in range(1, 120):
         places = Places(tmp_path / str(at))
         make(places, "web", "one", OLD)
         process = multiprocessing.get_context("fork").Process(target=_install_and_die, args=(places.root, at))
@@ -163,6 +172,48 @@ def test_killed_anywhere_the_next_run_finds_one_whole_machine(tmp_path: Path) ->
             break
     # Killed and undone, killed and finished by the next run, and at last not killed: all have been seen.
     assert outcomes == {(-signal.SIGKILL, False), (-signal.SIGKILL, True), (0, True)}
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_a_full_disk_changes_nothing(places: Places, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    make(places, "web", "one", OLD)
+    before = everything(places.root)
+    count = 0
+    original = converter.install._write_file
+
+    def failing(path: Path, text: str, mode: int) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            path.write_text(text[:3])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        original(path, text, mode)
+
+    monkeypatch.setattr(converter.install, "_write_file", failing)
+    with pytest.raises(ConversionError, match="No space left"):
+        make(places, "web", "two", NEW, force=True)
+    with pytest.raises(ConversionError, match="No space left"):
+        count = 0
+        make(places, "fresh", "two", NEW)
+    assert count == at
+    assert everything(places.root) == before
+
+
+def test_a_decided_installation_is_finished_by_the_next_run(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(places, "web", "one", OLD)
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(converter.install, "_rename", broken)
+        with pytest.raises(ConversionError, match="Input/output error"):
+            make(places, "web", "two", NEW, force=True)
+    make(places, "other", "x", OLD)
+    left = {path: text for path, text in everything(places.root).items() if "other" not in path}
+    assert left == installed("web", "two", NEW)
 
 
 def test_no_permission_is_one_line(tmp_path: Path) -> None:
