@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,9 +22,16 @@ class Served:
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     auth: str | None = None  # "basic", "token", "refresh"
+    token: str = "let-me-in"
+    sent: int = 0  # bytes of endless answers
     ranges: bool = True
     faults: dict[str, list[str]] = field(default_factory=dict)
     redirect: str | None = None
+    challenge: str | None = None  # instead of the usual one
+    token_body: bytes | None = None
+    answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)  # path: status and headers
+    scheme: str = "http"
+    release: threading.Event = field(default_factory=threading.Event)  # ends stalls
     requests: list[tuple[str, str | None, str | None]] = field(
         default_factory=list
     )  # path, Range, Authorization
@@ -66,6 +74,13 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         authorization = self.headers.get("Authorization")
         served.requests.append((self.path, self.headers.get("Range"), authorization))
+        if url.path in served.answers:
+            status, headers = served.answers[url.path]
+            self._send(status, b"", headers)
+            return
+        if url.path == "/token" and served.token_body is not None:
+            self._send(200, served.token_body)
+            return
         if url.path == "/token":
             query = parse_qs(url.query)
             if authorization not in {None, LOGIN}:
@@ -73,13 +88,17 @@ class _Handler(BaseHTTPRequestHandler):
             elif query.get("scope") != ["repository:test/image:pull"] or query.get("service") != ["lab"]:
                 self._send(400, b"")
             else:
-                self._send(200, json.dumps({"token": "let-me-in"}).encode())
+                self._send(200, json.dumps({"token": served.token}).encode())
             return
-        wanted = {None: None, "basic": LOGIN, "token": "Bearer let-me-in", "refresh": "Bearer refreshed"}[
-            served.auth
-        ]
+        wanted = {
+            None: None,
+            "basic": LOGIN,
+            "token": f"Bearer {served.token}",
+            "refresh": "Bearer refreshed",
+        }[served.auth]
         if wanted is not None and authorization != wanted:
-            challenge = f'Bearer realm="http://{served.address}/token",service="lab",scope="x"'
+            challenge = f'Bearer realm="{served.scheme}://{served.address}/token",service="lab",scope="x"'
+            challenge = served.challenge or challenge
             self._send(
                 401, b"{}", {"WWW-Authenticate": 'Basic realm="lab"' if served.auth == "basic" else challenge}
             )
@@ -119,6 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.isdigit():
             self._send(int(fault), b"", {"Retry-After": "0"})
             return
+        if fault == "expired" and self.headers.get("Authorization") is not None:
+            challenge = f'Bearer realm="{served.scheme}://{served.address}/token",service="lab"'
+            served.auth, served.token = "token", "let-me-in-again"
+            self._send(401, b"", {"WWW-Authenticate": challenge})
+            return
         start = 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if asked is not None and served.ranges:
@@ -131,6 +155,33 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[:-1] + bytes([body[-1] ^ 1])
         elif fault == "longer":  # than the manifest says, without end as far as anybody knows
             body, length = body + bytes(10_000_000), length + 10_000_000
+        elif fault == "chunked":  # longer as well, but it does not say how long
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for piece in (body, *[bytes(1 << 20)] * 100):
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    served.sent += len(piece)
+            self.close_connection = True
+            return
+        elif fault == "stall":
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body[:1000])
+            self.wfile.flush()
+            served.release.wait(60)
+            self.close_connection = True
+            return
+        elif fault == "elsewhere":  # a range that nobody asked for
+            self._send(206, data[5:], {"Content-Range": f"bytes 5-{len(data) - 1}/{len(data)}"})
+            return
+        elif fault == "piecewise" and start:  # a part of the range, as proxies that keep pieces give it
+            last = min(start + 500_000, len(data)) - 1
+            headers = {"Content-Range": f"bytes {start}-{last}/*"}
+            self._send(206, data[start : last + 1], headers)
+            return
         elif fault == "shorter":
             body, length = body[:-1], length - 1
         self.send_response(206 if start else 200)
@@ -152,16 +203,26 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve() -> Iterator[Served]:
-    """Run it on a free loopback port, without TLS."""
-    served = Served()
+def serve(tls: ssl.SSLContext | None = None) -> Iterator[Served]:
+    """Run it on a free loopback port, over TLS when there is a context for it."""
+    served = Served(scheme="http" if tls is None else "https")
     handler = type("Handler", (_Handler,), {"served": served})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     served.address = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield served
     finally:
+        served.release.set()
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up, or speak TLS where there is none, are what the tests are about."""

@@ -6,6 +6,7 @@ import base64
 import json
 import ssl
 import subprocess
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from converter.errors import ConversionError
 from converter.image import credentials
-from converter.image.credentials import Login, find_login, tls_context
+from converter.image.credentials import Login, find_login, parse_challenges, tls_context
 
 
 def entry(login: str) -> dict[str, str]:
@@ -306,3 +307,39 @@ def test_a_certificate_that_cannot_be_used(certs_d: Path, broken: str, message: 
             (certs_d / "client.key").unlink()
     with pytest.raises(ConversionError, match=message):
         tls_context("r.io:5000")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (['Basic realm="x"'], {"basic": {"realm": "x"}}),
+        (["Basic"], {"basic": {}}),
+        (
+            ['Bearer realm="https://a/t?x=1,2",service="s",scope="repository:a/b:pull,push"'],
+            {"bearer": {"realm": "https://a/t?x=1,2", "service": "s", "scope": "repository:a/b:pull,push"}},
+        ),
+        (["BEARER Realm=https://a , service = s"], {"bearer": {"realm": "https://a", "service": "s"}}),
+        (['Bearer realm="a", Basic realm="b"'], {"bearer": {"realm": "a"}, "basic": {"realm": "b"}}),
+        (['Basic realm="b"', 'Bearer realm="a"'], {"bearer": {"realm": "a"}, "basic": {"realm": "b"}}),
+        ([r'Bearer realm="a\"b\\c"'], {"bearer": {"realm": r'a"b\c'}}),
+        (["Negotiate", "Basic realm=x"], {"negotiate": {}, "basic": {"realm": "x"}}),
+        ([], {}),
+        (['"', "===", ",,,", 'Bearer realm="open'], {"bearer": {}}),
+    ],
+)
+def test_challenges(values: list[str], expected: dict[str, dict[str, str]]) -> None:
+    assert parse_challenges(values) == expected
+
+
+def test_a_long_challenge_takes_no_time() -> None:
+    started = time.monotonic()
+    for text in (
+        "a" * 60_000,
+        "a=" * 30_000,
+        'a="' + "\\" * 60_000,
+        "a " * 30_000,
+        " " * 60_000,
+        "," * 60_000,
+    ):
+        parse_challenges([text])
+    assert time.monotonic() - started < 2
