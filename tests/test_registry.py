@@ -30,6 +30,7 @@ from converter.image import credentials, registry
 from converter.image.credentials import BusyError
 from converter.image.model import Image, Platform
 from converter.progress import Silent
+from tests import lab
 from tests.registry_server import Served, serve
 
 AMD64 = Platform("linux", "amd64")
@@ -719,3 +720,52 @@ def test_plain_http_only_where_it_is_allowed() -> None:
     ):
         assert schemes(remote) == ["https"]
     assert schemes("10.0.0.1:5000/a", plain_http=True) == ["http"]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("form", ["oci", "v2s2"])
+@pytest.mark.parametrize("kind", ["plain", "private"])
+def test_debians_registry(tmp_path: Path, request: pytest.FixtureRequest, form: str, kind: str) -> None:
+    """An image that skopeo pushed from a layout, in both manifest formats, with a login of docker and of podman."""
+    real: lab.Registry = request.getfixturevalue(f"{kind}_registry")
+    with serve() as made:
+        descriptor = add_image(made)
+        layout = tmp_path / "layout"
+        for digest, data in {
+            **made.blobs,
+            str(descriptor["digest"]): made.manifests[str(descriptor["digest"])][1],
+        }.items():
+            path = layout / "blobs" / digest.replace(":", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    named = {**descriptor, "annotations": {"org.opencontainers.image.ref.name": "v1"}}
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+    name = f"{real.address}/team/{form}:v1"
+    login = ["--dest-creds", real.login] if real.login else []
+    copy = ["skopeo", "copy", "-q", "--dest-tls-verify=false", f"--format={form}"]
+    lab.run(*copy, *login, f"oci:{layout}:v1", f"docker://{name}")
+
+    def fetched(reference: str) -> Image:
+        return registry.fetch(reference, platform=AMD64, spool=tmp_path / "spool", progress=Silent())
+
+    if real.login is not None:
+        with pytest.raises(ConversionError, match=f"asks for a login.*docker login {real.address}"):
+            fetched(name)
+        auth = base64.b64encode(real.login.encode()).decode()
+        log_in(tmp_path, f"{real.address}/team", auth="nobody's, docker has no such keys")
+        (tmp_path / "home/containers").mkdir()
+        podman = tmp_path / "home/containers/auth.json"
+        podman.write_text(json.dumps({"auths": {f"{real.address}/team": {"auth": auth}}}))
+        assert_whole(fetched(name))
+        podman.unlink()
+        log_in(tmp_path, real.address, auth=auth)
+    image = fetched(name)
+    assert_whole(image)
+    assert image.source == f"docker://{name}"
+    arguments = ["skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}", f"docker://{name}"]
+    seen = lab.run(*arguments, *(["--creds", real.login] if real.login else [])).stdout.strip()
+    assert image.digest == seen
+    assert fetched(f"{real.address}/team/{form}@{seen}").layers == image.layers
+    with pytest.raises(ConversionError, match=r"has no .*:v2; check the name and the tag"):
+        fetched(f"{real.address}/team/{form}:v2")
