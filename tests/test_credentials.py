@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from converter.errors import ConversionError
-from converter.image import credentials
-from converter.image.credentials import Login, find_login, parse_challenges, tls_context
+from converter.image import access
+from converter.image.access import parse_challenges, tls_context
+from converter.image.credentials import Login, find_login
 
 
 def entry(login: str) -> dict[str, str]:
@@ -270,7 +271,7 @@ def certificate(directory: Path, name: str, *extra: str) -> None:
 
 @pytest.fixture
 def certs_d(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(credentials, "CERTIFICATES", (tmp_path / "certs.d",))
+    monkeypatch.setattr(access, "CERTIFICATES", (tmp_path / "certs.d",))
     directory = tmp_path / "certs.d/r.io:5000"
     directory.mkdir(parents=True)
     return directory

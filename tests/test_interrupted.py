@@ -66,7 +66,7 @@ def test_killed_at_random_instants(tmp_path: Path) -> None:
     whole = time.monotonic() - started
     command = [sys.executable, "-m", "converter.cli", "convert", new, *map(str, arguments)]
     dice = random.Random(7)
-    seen = set()
+    in_the_middle = 0
     for number in range(INSTANTS):
         assert cli("convert", old, *arguments).returncode == 0
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -75,7 +75,7 @@ def test_killed_at_random_instants(tmp_path: Path) -> None:
         process.wait()
         found = state(root)
         assert found in states.values()
-        seen.add(found)
+        in_the_middle += bool(leftovers(root))
         # The next run, of another machine, finishes or removes what is left.
         assert cli("convert", other, "--root", root, "--name", "other", "--force").returncode == 0
         assert leftovers(root) == []
@@ -83,7 +83,7 @@ def test_killed_at_random_instants(tmp_path: Path) -> None:
         assert state(root) == states[label]
         assert f"{label}.tar" in (root / "var/lib/machines/web.nspawn").read_text()
         assert f"{label}.tar" in (root / "var/lib/docker2nspawn/machines/web.json").read_text()
-    assert len(seen) == 2, "every kill came too early, or too late, to show anything"
+    assert in_the_middle >= 3, "the kills came too early, or too late, to show anything"
 
 
 @pytest.mark.lab

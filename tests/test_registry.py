@@ -26,8 +26,8 @@ import pytest
 import requests
 
 from converter.errors import ConversionError
-from converter.image import credentials, registry
-from converter.image.credentials import BusyError
+from converter.image import access, registry
+from converter.image.access import BusyError
 from converter.image.model import Image, Platform
 from converter.progress import Silent
 from tests import lab
@@ -636,7 +636,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 def trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tls: Tls, how: str, address: str) -> None:
     directory = tmp_path / "certs.d" / address
     directory.mkdir(parents=True)
-    monkeypatch.setattr(credentials, "CERTIFICATES", (tmp_path / "certs.d",))
+    monkeypatch.setattr(access, "CERTIFICATES", (tmp_path / "certs.d",))
     if how == "certs.d":
         shutil.copy(tls.authority, directory / "lab.crt")
     else:

@@ -20,6 +20,7 @@ from converter.image.manifest import (
     Descriptor,
     check_digest,
     choose,
+    is_attestation,
     is_index,
     parse_index,
     parse_json,
@@ -211,7 +212,7 @@ def select(entries: Iterable[Descriptor], tag: str | None, *, platform: Platform
     Entries of one name that differ by platform are one image. Raises ConversionError, listing what there is,
     when `tag` means none of them or, being None, several.
     """
-    images = [entry for entry in entries if not _is_attestation(entry)]
+    images = [entry for entry in entries if not is_attestation(entry)]
     found = [entry for entry in images if tag is None or tag in _names(entry)]
     if tag and not found and (name := full_name(tag)):
         found = [entry for entry in images if name in map(full_name, _names(entry))]
@@ -244,11 +245,6 @@ def _names(entry: Descriptor) -> list[str]:
 def _shown(entry: Descriptor) -> str:
     """What a user types to get this entry."""
     return next(iter(_names(entry)), "") or entry.digest.partition(":")[2][:12]
-
-
-def _is_attestation(entry: Descriptor) -> bool:
-    kind = entry.annotations.get("vnd.docker.reference.type")
-    return kind == "attestation-manifest" or (entry.platform is not None and entry.platform.os == "unknown")
 
 
 def _are_one_image(entries: Sequence[Descriptor]) -> bool:

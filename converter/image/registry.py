@@ -22,7 +22,7 @@ import requests
 import urllib3
 
 from converter.errors import ConversionError
-from converter.image.credentials import (
+from converter.image.access import (
     BUSY,
     Access,
     BusyError,
