@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from converter import conversion, report
 from converter.errors import ConversionError
 from converter.image.model import parse_platform
+from converter.rootfs.merge import Limits
 
 app = typer.Typer(
     name="docker2nspawn",
@@ -52,6 +54,18 @@ PlainHttp = Annotated[
     bool,
     typer.Option("--plain-http", help="Speak HTTP without TLS to the registry (loopback: always allowed)."),
 ]
+MaxEntries = Annotated[
+    int,
+    typer.Option("--max-entries", metavar="N", min=1, help="How many entries all layers together may have."),
+]
+MaxSize = Annotated[
+    str | None,
+    typer.Option(
+        "--max-size",
+        metavar="BYTES",
+        help="How many bytes the files may have, with suffix K, M, G or T; default: what is free on the disk.",
+    ),
+]
 
 
 @app.command("convert")
@@ -65,9 +79,11 @@ def convert_command(
     strict: Strict = False,
     platform: PlatformOption = None,
     plain_http: PlainHttp = False,
+    max_entries: MaxEntries = Limits.entries,
+    max_size: MaxSize = None,
 ) -> None:
     """Make a machine of SOURCE: its tree and its settings, ready for `machinectl start`."""
-    options = _options(name, root, force, no_trust, strict, platform, plain_http)
+    options = _options(name, root, force, no_trust, strict, platform, plain_http, max_entries, max_size)
     result = conversion.convert(source, options, report.progress_for_terminal())
     report.print_json(result) if as_json else report.print_result(result)
 
@@ -82,9 +98,11 @@ def plan_command(
     strict: Strict = False,
     platform: PlatformOption = None,
     plain_http: PlainHttp = False,
+    max_entries: MaxEntries = Limits.entries,
+    max_size: MaxSize = None,
 ) -> None:
     """The same decisions, nothing written: print the settings file, the drop-in and the notes."""
-    options = _options(name, root, False, no_trust, strict, platform, plain_http)
+    options = _options(name, root, False, no_trust, strict, platform, plain_http, max_entries, max_size)
     result = conversion.plan(source, options, report.progress_for_terminal())
     report.print_json(result) if as_json else report.print_plan(result)
 
@@ -97,6 +115,8 @@ def _options(
     strict: bool,
     platform: str | None,
     plain_http: bool,
+    max_entries: int,
+    max_size: str | None,
 ) -> conversion.Options:
     return conversion.Options(
         name=name,
@@ -106,7 +126,19 @@ def _options(
         trust=not no_trust,
         platform=parse_platform(platform) if platform else None,
         plain_http=plain_http,
+        max_entries=max_entries,
+        max_size=_bytes(max_size) if max_size is not None else None,
     )
+
+
+def _bytes(text: str) -> int:
+    """A size with one of systemd's suffixes, to the base of 1024 (systemd.syntax(7))."""
+    match = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", text)
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a size; write it like 500M or 20G", param_hint="--max-size"
+        )
+    return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
 
 
 class _Interrupted(BaseException):

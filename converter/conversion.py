@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from converter.errors import ConversionError
-from converter.image import archive, daemon, layout, registry
+from converter.image import archive, layout
 from converter.image.model import Image, Platform, this_platform
 from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
 from converter.install import Files, Places, Staging, check_free, install, staging
@@ -24,9 +25,9 @@ from converter.machine.settings import ignored_untrusted, render
 from converter.machine.unit import render_drop_in
 from converter.note import Note
 from converter.progress import Progress
-from converter.rootfs.extract import write
+from converter.rootfs.extract import TreeWriter, writing
 from converter.rootfs.fixup import apply_changes
-from converter.rootfs.merge import Plan, scan
+from converter.rootfs.merge import Limits, Plan, scan
 
 HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
@@ -42,6 +43,8 @@ class Options:
     trust: bool = True
     platform: Platform | None = None
     plain_http: bool = False
+    max_entries: int = Limits.entries
+    max_size: int | None = None  # bytes; None: what is free
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def plan(source: str, options: Options, progress: Progress) -> Result:
     reference, name = _resolve(source, options)
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
         image = _open(reference, options, Path(spool), progress)
-        _, mapped = _decide(image, name, progress)
+        _, mapped = _decide(image, name, progress, Limits(options.max_entries, options.max_size), None)
     result = _result(image, mapped, Places(options.root), options)
     _refuse_losses(result, options)
     return result
@@ -87,11 +90,15 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     check_free(places, name, force=options.force)
     with staging(places) as stage, _disk_errors(stage):
         image = _open(reference, options, stage.spool, progress)
-        merged, mapped = _decide(image, name, progress)
-        result = _result(image, mapped, places, options)
-        _refuse_losses(result, options)
-        _check_room(stage, merged)
-        losses = _write_tree(stage, merged, mapped, progress)
+        with _tree_writer(stage) as (writer, root_fd):
+            limits = Limits(
+                options.max_entries, _room(stage) if options.max_size is None else options.max_size
+            )
+            merged, mapped = _decide(image, name, progress, limits, writer)
+            result = _result(image, mapped, places, options)
+            _refuse_losses(result, options)
+            losses = [Note("dropped", "files", loss) for loss in writer.finish(merged, progress)]
+            apply_changes(mapped.changes, root_fd, ownership=os.geteuid() == 0)
         result = replace(result, notes=(*result.notes, *losses))
         _refuse_losses(result, options)
         record = _record(image, result, reference, options)
@@ -103,6 +110,8 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
 def _resolve(source: str, options: Options) -> tuple[Reference, str]:
     reference = parse_reference(source)
     if reference.transport == "image":
+        from converter.image import daemon
+
         transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
         reference = replace(reference, transport=transport)
     if options.name is not None:
@@ -135,12 +144,18 @@ def _open(reference: Reference, options: Options, spool: Path, progress: Progres
     platform = options.platform or this_platform()
     match reference.transport:
         case "docker-daemon":
+            from converter.image import daemon  # here, because Docker's SDK takes long to load
+
             return daemon.open_image(
                 reference.name, platform=options.platform, spool=spool, progress=progress
             )
         case "container":
+            from converter.image import daemon
+
             return daemon.open_container(reference.name, spool=spool, progress=progress)
         case "docker":
+            from converter.image import registry
+
             return registry.fetch(
                 reference.name,
                 platform=platform,
@@ -161,10 +176,13 @@ def _open(reference: Reference, options: Options, spool: Path, progress: Progres
             )
 
 
-def _decide(image: Image, name: str, progress: Progress) -> tuple[Plan, Mapped]:
+def _decide(
+    image: Image, name: str, progress: Progress, limits: Limits, writer: TreeWriter | None
+) -> tuple[Plan, Mapped]:
     if image.platform.os != "linux":
         raise ConversionError(f"the image is for {image.platform}; only Linux images can become machines")
-    merged = scan(image.layers, progress=progress)
+    keep = writer.keep if writer is not None else None
+    merged = scan(image.layers, progress=progress, limits=limits, keep=keep)
     return merged, map_image(image, observe(merged, image.config), name=name, host=this_platform())
 
 
@@ -213,25 +231,22 @@ def _refuse_losses(result: Result, options: Options) -> None:
         raise ConversionError(f"--strict: would be dropped: {first}{more}")
 
 
-def _check_room(stage: Staging, merged: Plan) -> None:
+def _room(stage: Staging) -> int:
+    """Bytes that are free where the tree is made."""
     room = os.statvfs(stage.path)
-    free = room.f_bavail * room.f_frsize
-    if merged.total_bytes > free:
-        raise ConversionError(
-            f"the image unpacks to {merged.total_bytes >> 20} MiB and {stage.path.parent} has {free >> 20} MiB free; "
-            "make room first"
-        )
+    return room.f_bavail * room.f_frsize
 
 
-def _write_tree(stage: Staging, merged: Plan, mapped: Mapped, progress: Progress) -> list[Note]:
-    ownership = os.geteuid() == 0
-    fd = os.open(stage.tree, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        losses = write(merged, fd, progress=progress, ownership=ownership)
-        apply_changes(mapped.changes, fd, ownership=ownership)
-    finally:
-        os.close(fd)
-    return [Note("dropped", "files", loss) for loss in losses]
+@contextmanager
+def _tree_writer(stage: Staging) -> Iterator[tuple[TreeWriter, int]]:
+    with contextlib.ExitStack() as opened:
+        fds = []
+        for directory in (stage.tree, stage.spool):
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, fd)
+            fds.append(fd)
+        root_fd, aside_fd = fds
+        yield opened.enter_context(writing(root_fd, aside_fd, ownership=os.geteuid() == 0)), root_fd
 
 
 def _record(image: Image, result: Result, reference: Reference, options: Options) -> str:

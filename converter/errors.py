@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONGEST = 2000  # characters; a name may have a million
+
 
 class ConversionError(Exception):
     """Something about the input or the host makes the conversion impossible.
@@ -12,4 +14,6 @@ class ConversionError(Exception):
     def __str__(self) -> str:
         # Names from untrusted images end up in messages: keep them on one line and printable.
         text = super().__str__()
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -36,7 +36,7 @@ from converter.image.manifest import Descriptor, parse_index, parse_json
 from converter.image.model import Image, Platform
 from converter.image.tarball import clean, is_tar, members
 from converter.progress import Progress
-from converter.rootfs.stream import decompress
+from converter.rootfs.compression import decompress
 
 _CHUNK = 1 << 20
 _MOST_IMAGES = 1000

@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 from converter.errors import ConversionError
 from converter.image.tarball import is_tar, members
-from converter.rootfs.stream import decompress, is_compressed
+from converter.rootfs.compression import decompress, is_compressed
 
 FileTransport = Literal["docker-archive", "oci", "oci-archive"]
 

@@ -7,7 +7,6 @@ resolved by the kernel through a link that the image made.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterable
@@ -90,7 +89,12 @@ def _remove(parent: int, name: str) -> None:
     except FileNotFoundError:
         return
     if stat.S_ISDIR(status.st_mode):
-        shutil.rmtree(name, dir_fd=parent)
+        # rm(1) takes trees of any depth.
+        done = subprocess.run(
+            ["rm", "-rf", "--", f"/proc/self/fd/{parent}/{name}"], pass_fds=(parent,), check=False
+        )
+        if done.returncode != 0:
+            raise ConversionError(f"cannot remove {name!r} inside the machine")
     else:
         os.unlink(name, dir_fd=parent)
 

@@ -1,37 +1,51 @@
 """Layers become one Plan: for every path the entry that survives, as Docker's overlay2 would show it.
 
 OCI image-spec layer.md ("Applying Changesets", "Whiteouts"); moby pkg/archive Unpack and the overlay2 driver. Each
-layer is first made a tree of its own, as overlay2 unpacks it, and the trees are then laid over one another. Nothing
-touches the disk here.
+layer is first made a tree of its own, as overlay2 unpacks it, and the newest layer's tree then comes to lie on top:
+older ones only add what nothing newer hides. Nothing touches the disk here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from converter.errors import ConversionError
 from converter.image.model import Layer
-from converter.progress import Progress, Step
-from converter.rootfs.stream import LayerStream, describe, open_layer
+from converter.progress import Progress
+from converter.rootfs.stream import LayerStream, describe, open_layer, open_layers
 from converter.rootfs.tar import PATH_MAX, Entry, read_entries
 
-MAX_ENTRIES = 10_000_000
 _MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."  # aufs' own bookkeeping, which Docker ignores
+# Bytes of names, attributes and maps: so much, and so much more for each entry. Far above any real image's.
+_METADATA = 1 << 26
+_ENTRY_METADATA = 1 << 10
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image may hold: entries of all layers together, and bytes of its files' stored content."""
+
+    entries: int = 5_000_000
+    content: int | None = None
 
 
 class Inode:
-    """What is not a directory, of layer number `layer`; hard links are several names with one Inode."""
+    """What is not a directory, of layer number `layer`; hard links are several names with one Inode.
 
-    __slots__ = ("entry", "layer")
+    `written` is the path at which its content has been put already while the layers were read.
+    """
+
+    __slots__ = ("entry", "layer", "written")
 
     def __init__(self, entry: Entry, layer: int) -> None:
         self.entry = entry
         self.layer = layer
+        self.written: bytes | None = None
 
 
 class Directory:
@@ -42,21 +56,34 @@ class Directory:
     def __init__(self, entry: Entry | None = None) -> None:
         self.entry = entry
         self.children: dict[bytes, _Unmerged] = {}
-        self.whiteouts: set[bytes] = set()
+        self.whiteouts: frozenset[bytes] | set[bytes] = _NOTHING
         self.opaque = False
+
+    def hide(self, name: bytes) -> None:
+        """Whatever older layers have of this name is not seen."""
+        if isinstance(self.whiteouts, frozenset):
+            self.whiteouts = set()  # made when there is one: most directories never have any
+        self.whiteouts.add(name)
+
+
+_NOTHING: frozenset[bytes] = frozenset()
 
 
 class _LinkBelow:
-    """A hard link to a file of an older layer: resolved when the layers are laid over one another."""
+    """A hard link to a file of an older layer: `found` once all layers are known."""
 
-    __slots__ = ("target",)
+    __slots__ = ("found", "target")
 
     def __init__(self, target: bytes) -> None:
         self.target = target
+        self.found: Inode | None = None
 
 
 Node = Directory | Inode
 _Unmerged = Directory | Inode | _LinkBelow
+
+# Is called with each regular file that no newer layer hides, its path and its layer's stream at its content.
+Keep = Callable[[Inode, bytes, LayerStream], None]
 
 
 @dataclass(frozen=True)
@@ -74,12 +101,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Plan:
-    """The merged tree of `layers`. `total_bytes` is the size of all its files' stored content."""
+    """The merged tree of `layers`."""
 
     layers: tuple[Layer, ...]
     root: Directory
-    entry_count: int
-    total_bytes: int
 
     def walk(self) -> Iterator[tuple[bytes, Node]]:
         """Every path below the root with its node, parents before their children, by name."""
@@ -95,7 +120,7 @@ class Plan:
 
     def lookup(self, path: str) -> Found | None:
         """What a program in the machine would find at `path`; links are followed inside the root."""
-        found = _resolve(self.root, _encode(path))
+        found = _resolve([self.root], path.encode("utf-8", "surrogateescape"))
         if found is None or isinstance(found[1], _LinkBelow):  # the latter not in a merged tree
             return None
         return Found(found[0], found[1])
@@ -116,7 +141,7 @@ class Plan:
         entry = found.node.entry
         if entry.size > limit:
             raise ConversionError(f"the image's /{path} has {entry.size} bytes, which is not sensible")
-        with open_layer(self.layers[found.node.layer], verified=True) as stream:
+        with open_layer(self.layers[found.node.layer]) as stream:
             stream.skip(entry.offset)
             data = stream.read(entry.stored)
         if entry.sparse is None:
@@ -129,72 +154,224 @@ class Plan:
         return bytes(content)
 
 
-def scan(layers: Sequence[Layer], *, progress: Progress, max_entries: int = MAX_ENTRIES) -> Plan:
+def scan(
+    layers: Sequence[Layer], *, progress: Progress, limits: Limits | None = None, keep: Keep | None = None
+) -> Plan:
     """Read every layer once to its end, verifying its digests, and merge them.
 
-    Raises ConversionError when a layer is damaged, does not verify, reaches outside its root, or all layers
-    together have more than `max_entries` entries.
+    `keep` can take the content of files on the way, so that it need not be read again; now and then it gets a file
+    that does not survive, or misses one that does. Raises ConversionError when a layer is damaged, does not verify
+    or reaches outside its root, or when the image holds more than `limits`.
     """
-    trees: list[Directory] = []
-    count = 0
+    merged = Directory()
+    count = _Count(limits or Limits())
+    links: list[tuple[int, _LayerTree]] = []
+    trees: dict[int, Directory] = {}
+    newest_first = list(enumerate(layers))[::-1]
     with (
-        progress.step("reading layers", sum(layer.size for layer in layers)) as step,
-        ThreadPoolExecutor(2, "scan") as pool,
+        progress.step("unpacking layers", sum(layer.size for layer in layers)) as step,
+        closing(open_layers((layer for _, layer in newest_first), step)) as streams,
     ):
-        scans = [pool.submit(_scan_layer, n, layer, step, max_entries) for n, layer in enumerate(layers)]
-        try:
-            for scanned in scans:
-                tree, entries = scanned.result()
-                trees.append(tree)
-                count += entries
-                if count > max_entries:
-                    raise ConversionError(f"the image has more than {max_entries} entries")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    root = Directory()
-    for number, tree in enumerate(trees):
-        _lay_over(root, tree, layers[number])
-    files = {id(node): node.entry.stored for _, node in _walk(root) if isinstance(node, Inode)}
-    return Plan(tuple(layers), root, len(files), sum(files.values()))
+        for (number, layer), stream in zip(newest_first, streams, strict=True):
+            tree = _LayerTree(number, merged, count, keep)
+            try:
+                for entry in read_entries(stream):
+                    tree.add(entry, stream)
+                stream.finish()
+            except ConversionError as error:
+                raise ConversionError(f"{describe(layer)}: {error}") from None
+            if links:  # a newer layer has links to what lies below: keep this tree as it is
+                trees[number] = tree.root
+            if tree.links:
+                links.append((number, tree))
+            _lay_under(merged, tree.root, copied=number in trees)
+    for number, tree in reversed(links):
+        _resolve_links(tree, [trees[n] for n in range(number - 1, -1, -1)], layers[number])
+    if links:
+        _put_links(merged)
+    return Plan(tuple(layers), merged)
 
 
-def _walk(root: Directory) -> Iterator[tuple[bytes, _Unmerged]]:
-    waiting = [root]
-    while waiting:
-        for name, node in waiting.pop().children.items():
-            yield name, node
-            if isinstance(node, Directory):
-                waiting.append(node)
+class _Count:
+    """What has been read of all layers, against the limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._entries = 0
+        self._metadata = 0
+        self._content = 0
+
+    def entry(self, entry: Entry) -> None:
+        self.entries(1)
+        self._metadata += len(entry.name) + len(entry.link)
+        if entry.xattrs or entry.sparse:
+            self._metadata += sum(len(name) + len(value) + 128 for name, value in entry.xattrs)
+            self._metadata += 128 * len(entry.sparse or ())
+        if self._metadata > _METADATA + self._entries * _ENTRY_METADATA:
+            raise ConversionError("its entries have more names, attributes and maps than is sensible")
+
+    def entries(self, more: int) -> None:
+        self._entries += more
+        if self._entries > self._limits.entries:
+            raise ConversionError(
+                f"the image has more than {self._limits.entries} entries; --max-entries allows more"
+            )
+
+    def content(self, entry: Entry) -> None:
+        self._content += entry.stored
+        if self._limits.content is not None and self._content > self._limits.content:
+            raise ConversionError(
+                f"the image unpacks to more than {self._limits.content >> 10} KiB; make room first, "
+                "or allow more with --max-size"
+            )
 
 
-def _scan_layer(number: int, layer: Layer, step: Step, max_entries: int) -> tuple[Directory, int]:
-    root = Directory()
-    count = 0
-    seen = 0
-    with open_layer(layer) as stream:
-        try:
-            for entry in read_entries(stream):
-                _add(root, entry, number)
-                count += 1
-                if count > max_entries:
-                    raise ConversionError(f"it has more than {max_entries} entries")
-                if count % 256 == 0:
-                    seen = _advance(step, stream, seen)
-        except ConversionError as error:
-            raise ConversionError(f"{describe(layer)}: {error}") from None
-        stream.verify()
-        _advance(step, stream, seen)
-    return root, count
+@dataclass(slots=True)
+class _Place:
+    """A directory that entries of one layer lie in: where it really is, and what newer layers have there.
+
+    `path` ends in a slash but for the root's. `ignored`: nothing in it counts. `hidden`: newer layers hide it all.
+    """
+
+    path: bytes
+    directory: Directory
+    above: Directory | None = None
+    hidden: bool = False
+    ignored: bool = False
 
 
-def _advance(step: Step, stream: LayerStream, seen: int) -> int:
-    step.advance(stream.compressed_position - seen)
-    return stream.compressed_position
+class _LayerTree:
+    """One layer's own tree, grown entry by entry. `links` are those to files of older layers."""
+
+    def __init__(self, number: int, above: Directory, count: _Count, keep: Keep | None) -> None:
+        self.root = Directory()
+        self.links: list[tuple[Directory, bytes, _LinkBelow]] = []
+        self._number = number
+        self._above = above
+        self._count = count
+        self._keep = keep
+        self._places: dict[
+            bytes, _Place
+        ] = {}  # by the entry's own words; entries come directory by directory
+
+    def add(self, entry: Entry, stream: LayerStream) -> None:
+        """Add the entry whose content is next in the stream."""
+        self._count.entry(entry)
+        before, _, name = entry.name.rstrip(b"/").rpartition(b"/")
+        if name in _NO_NAMES:
+            parts = _clean(entry.name)
+            if not parts:
+                if entry.kind == "dir":
+                    self.root.entry = entry
+                return
+            name = parts.pop()
+            before = b"/".join(parts)
+        place = self._places.get(before)
+        if place is None:
+            place = self._places[before] = self._find_place(before, entry)
+        if len(place.path) + len(name) >= PATH_MAX:
+            raise ConversionError("a name is too long for Linux once its links are followed")
+        if place.ignored:
+            return
+        parent = place.directory
+        if name.startswith(_WHITEOUT):
+            if name == _OPAQUE:
+                parent.opaque = True
+            elif not name.startswith(_AUFS):
+                self._whiteout(parent, name, entry)
+            return
+        existing = parent.children.get(name)
+        if entry.kind == "dir" and isinstance(existing, Directory):
+            existing.entry = entry
+            return
+        node = self._node(parent, name, entry)
+        parent.children[name] = node
+        if existing is not None:
+            self._places.clear()  # what they say may lie below what was replaced
+        if entry.kind == "file" and not place.hidden:
+            above = place.above
+            if above is None or not (above.opaque or name in above.whiteouts or name in above.children):
+                self._count.content(entry)
+                if self._keep is not None:
+                    assert isinstance(node, Inode)
+                    self._keep(node, place.path + name, stream)
+
+    def _node(self, parent: Directory, name: bytes, entry: Entry) -> _Unmerged:
+        if entry.kind == "dir":
+            return Directory(entry)
+        if entry.kind != "hardlink":
+            return Inode(entry, self._number)
+        target = b"/".join(_clean(entry.link))
+        found = _resolve([self.root], target, follow_last=False)
+        if found is not None and isinstance(found[1], Directory):
+            raise ConversionError(f"the hard link {_shown(entry.name)} leads to a directory")
+        if found is not None and isinstance(found[1], Inode):
+            return found[1]
+        link = found[1] if found is not None and isinstance(found[1], _LinkBelow) else _LinkBelow(target)
+        self.links.append((parent, name, link))
+        return link
+
+    def _whiteout(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        hidden = name[len(_WHITEOUT) :]
+        if hidden in _NO_NAMES:
+            raise ConversionError(f"the whiteout {_shown(entry.name)} names no file")
+        parent.hide(hidden)
+
+    def _find_place(self, before: bytes, entry: Entry) -> _Place:
+        """The directory at `before`: made where it is missing, links of this layer followed."""
+        parts = _clean(before)
+        if any(part.startswith(_AUFS) for part in parts):
+            return _Place(b"", self.root, ignored=True)
+        path: list[tuple[bytes, Directory]] = []
+        here = self.root
+        waiting = parts[::-1]
+        links = 0
+        while waiting:
+            part = waiting.pop()
+            if part == b"..":
+                if path:
+                    path.pop()
+                here = path[-1][1] if path else self.root
+                continue
+            child = here.children.get(part)
+            if child is None:
+                self._count.entries(1)
+                child = here.children[part] = Directory()
+            elif isinstance(child, Inode) and child.entry.kind == "symlink":
+                links += 1
+                if links > _MAX_LINKS:
+                    raise ConversionError(
+                        f"there are too many symbolic links on the way to {_shown(entry.name)}"
+                    )
+                if child.entry.link.startswith(b"/"):
+                    path, here = [], self.root
+                waiting += [p for p in reversed(child.entry.link.split(b"/")) if p not in {b"", b"."}]
+                continue
+            if not isinstance(child, Directory):
+                raise ConversionError(
+                    f"the entry {_shown(entry.name)} lies below something that is not a directory"
+                )
+            path.append((part, child))
+            here = child
+        above, hidden = self._find_above([part for part, _ in path])
+        return _Place(b"".join(part + b"/" for part, _ in path), here, above, hidden)
+
+    def _find_above(self, parts: list[bytes]) -> tuple[Directory | None, bool]:
+        """The directory of this path in newer layers, None when they have none; and whether they hide this one."""
+        here = self._above
+        for part in parts:
+            if here.opaque or part in here.whiteouts:
+                return None, True
+            child = here.children.get(part)
+            if child is None:
+                return None, False
+            if not isinstance(child, Directory):
+                return None, True
+            here = child
+        return here, False
 
 
-def _encode(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")
+_NO_NAMES = frozenset({b"", b".", b".."})
 
 
 def _clean(name: bytes) -> list[bytes]:
@@ -219,83 +396,14 @@ def _shown(name: bytes) -> str:
     return repr(name.decode("utf-8", "backslashreplace"))
 
 
-def _add(root: Directory, entry: Entry, layer: int) -> None:
-    """Add one entry to its layer's own tree."""
-    parts = _clean(entry.name)
-    if not parts:
-        if entry.kind == "dir":
-            root.entry = entry
-        return
-    name = parts.pop()
-    if name.startswith(_AUFS) and name != _OPAQUE:
-        return
-    if any(part.startswith(_AUFS) for part in parts):
-        return
-    parent = _parent(root, parts, entry)
-    if name == _OPAQUE:
-        parent.opaque = True
-    elif name.startswith(_WHITEOUT):
-        hidden = name[len(_WHITEOUT) :]
-        if hidden in {b"", b".", b".."}:
-            raise ConversionError(f"the whiteout {_shown(entry.name)} names no file")
-        parent.whiteouts.add(hidden)
-    elif entry.kind == "dir":
-        existing = parent.children.get(name)
-        if isinstance(existing, Directory):
-            existing.entry = entry
-        else:
-            parent.children[name] = Directory(entry)
-    elif entry.kind == "hardlink":
-        target = b"/".join(_clean(entry.link))
-        found = _resolve(root, target, follow_last=False)
-        if found is None:
-            parent.children[name] = _LinkBelow(target)
-        elif isinstance(found[1], Directory):
-            raise ConversionError(f"the hard link {_shown(entry.name)} leads to a directory")
-        else:
-            parent.children[name] = found[1]
-    else:
-        parent.children[name] = Inode(entry, layer)
+def _resolve(
+    roots: list[Directory], path: bytes, *, follow_last: bool = True
+) -> tuple[bytes, _Unmerged] | None:
+    """The real path that `path` leads to in the trees of `roots`, newest first, laid over one another.
 
-
-def _parent(root: Directory, parts: list[bytes], entry: Entry) -> Directory:
-    """The directory of this layer that an entry lies in: made where it is missing, links of this layer followed."""
-    path: list[tuple[bytes, Directory]] = []
-    here = root
-    waiting = parts[::-1]
-    links = 0
-    while waiting:
-        part = waiting.pop()
-        if part == b"..":
-            if path:
-                path.pop()
-            here = path[-1][1] if path else root
-            continue
-        child = here.children.get(part)
-        if child is None:
-            child = here.children[part] = Directory()
-        elif isinstance(child, Inode) and child.entry.kind == "symlink":
-            links += 1
-            if links > _MAX_LINKS:
-                raise ConversionError(f"there are too many symbolic links on the way to {_shown(entry.name)}")
-            if child.entry.link.startswith(b"/"):
-                path, here = [], root
-            waiting += [p for p in reversed(child.entry.link.split(b"/")) if p not in {b"", b"."}]
-            continue
-        if not isinstance(child, Directory):
-            raise ConversionError(
-                f"the entry {_shown(entry.name)} lies below something that is not a directory"
-            )
-        path.append((part, child))
-        here = child
-    if sum(len(part) + 1 for part, _ in path) + len(entry.name.rpartition(b"/")[2]) >= PATH_MAX:
-        raise ConversionError("a name is too long for Linux once its links are followed")
-    return here
-
-
-def _resolve(root: Directory, path: bytes, *, follow_last: bool = True) -> tuple[bytes, _Unmerged] | None:
-    """The real path that `path` leads to inside the tree, and what is there; None when it leads nowhere."""
-    real: list[tuple[bytes, _Unmerged]] = []
+    And what is there; None when it leads nowhere.
+    """
+    real: list[tuple[bytes, list[Directory] | Inode | _LinkBelow]] = []
     waiting = [part for part in reversed(path.split(b"/")) if part not in {b"", b"."}]
     links = 0
     while waiting:
@@ -304,8 +412,8 @@ def _resolve(root: Directory, path: bytes, *, follow_last: bool = True) -> tuple
             if real:
                 real.pop()
             continue
-        here = real[-1][1] if real else root
-        child = here.children.get(part) if isinstance(here, Directory) else None
+        here = real[-1][1] if real else roots
+        child = _child(here, part) if isinstance(here, list) else None
         if child is None:
             return None
         if isinstance(child, Inode) and child.entry.kind == "symlink" and (waiting or follow_last):
@@ -317,44 +425,93 @@ def _resolve(root: Directory, path: bytes, *, follow_last: bool = True) -> tuple
             waiting += [p for p in reversed(child.entry.link.split(b"/")) if p not in {b"", b"."}]
             continue
         real.append((part, child))
-    return b"/".join(part for part, _ in real), real[-1][1] if real else root
+    there = real[-1][1] if real else roots
+    return b"/".join(part for part, _ in real), there[0] if isinstance(there, list) else there
 
 
-def _lay_over(root: Directory, layer_root: Directory, layer: Layer) -> None:
-    """Lay one layer's tree over what the older layers made: OCI layer.md, "Applying Changesets"."""
-    _resolve_links_below(root, layer_root, layer)
-    waiting = [(root, layer_root)]
+def _child(stack: list[Directory], name: bytes) -> list[Directory] | Inode | _LinkBelow | None:
+    """What a directory that is several, newest first, shows by this name."""
+    found: list[Directory] = []
+    for directory in stack:
+        node = directory.children.get(name)
+        if isinstance(node, Directory):
+            found.append(node)
+            if node.opaque:
+                break
+        elif node is not None:
+            return found or (node.found or node if isinstance(node, _LinkBelow) else node)
+        if name in directory.whiteouts:
+            break
+    return found or None
+
+
+def _lay_under(merged: Directory, tree: Directory, *, copied: bool) -> None:
+    """Lay an older layer's tree under what the newer ones made: OCI layer.md, "Applying Changesets", backwards.
+
+    Its directories become part of the merged tree, or their copies do.
+    """
+    waiting = [(merged, tree)]
     while waiting:
-        below, above = waiting.pop()
-        if above.entry is not None:
-            below.entry = above.entry
+        above, below = waiting.pop()
+        if above.entry is None:
+            above.entry = below.entry
         if above.opaque:
-            below.children.clear()
-        for name in above.whiteouts:
-            below.children.pop(name, None)
-        for name, node in above.children.items():
-            existing = below.children.get(name)
-            if isinstance(node, Directory):
-                if not isinstance(existing, Directory):
-                    existing = below.children[name] = Directory()
-                waiting.append((existing, node))
-            else:
-                below.children[name] = node
+            continue
+        for name, node in below.children.items():
+            if name in above.whiteouts:
+                continue
+            existing = above.children.get(name)
+            if existing is None:
+                above.children[name] = _copy(node) if copied and isinstance(node, Directory) else node
+            elif isinstance(existing, Directory):
+                if isinstance(node, Directory):
+                    waiting.append((existing, node))
+                else:
+                    above.hide(name)  # also what still older layers had here before this took its place
+        for name in below.whiteouts:
+            above.hide(name)
+        above.opaque = below.opaque
 
 
-def _resolve_links_below(root: Directory, layer_root: Directory, layer: Layer) -> None:
-    """Give hard links to files of older layers their Inode, before this layer hides or replaces it."""
-    waiting = [layer_root]
+def _copy(tree: Directory) -> Directory:
+    """A copy of the directories; the files in them are the same."""
+    root = Directory()
+    waiting = [(root, tree)]
     while waiting:
-        directory = waiting.pop()
-        for name, node in directory.children.items():
+        copy, original = waiting.pop()
+        copy.entry, copy.opaque, copy.whiteouts = original.entry, original.opaque, set(original.whiteouts)
+        for name, node in original.children.items():
+            if isinstance(node, Directory):
+                child = copy.children[name] = Directory()
+                waiting.append((child, node))
+            else:
+                copy.children[name] = node
+    return root
+
+
+def _resolve_links(tree: _LayerTree, older: list[Directory], layer: Layer) -> None:
+    """Find the files that a layer's hard links mean among the `older` trees, newest first."""
+    opaque = next((n + 1 for n, root in enumerate(older) if root.opaque), len(older))
+    for parent, name, link in tree.links:
+        if parent.children.get(name) is not link:
+            continue  # replaced in its own layer
+        found = _resolve(older[:opaque], link.target, follow_last=False)
+        if found is None or not isinstance(found[1], Inode):
+            raise ConversionError(
+                f"{describe(layer)}: the hard link {_shown(name)} leads to {_shown(link.target)}, which is no file "
+                "in the image"
+            )
+        link.found = found[1]
+
+
+def _put_links(merged: Directory) -> None:
+    """Put the files in the links' places."""
+    waiting = [merged]
+    while waiting:
+        children = waiting.pop().children
+        for name, node in children.items():
             if isinstance(node, Directory):
                 waiting.append(node)
             elif isinstance(node, _LinkBelow):
-                found = _resolve(root, node.target, follow_last=False)
-                if found is None or isinstance(found[1], Directory):
-                    raise ConversionError(
-                        f"{describe(layer)}: the hard link {_shown(name)} leads to {_shown(node.target)}, which "
-                        "is no file in the image"
-                    )
-                directory.children[name] = found[1]
+                assert node.found is not None
+                children[name] = node.found

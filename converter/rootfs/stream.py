@@ -1,113 +1,95 @@
-"""A layer's bytes as a stream: decompressed, counted and verified while they are read.
-
-Compression is told by magic numbers, as Docker does (moby pkg/archive DetectCompression), never by a media type.
-"""
+"""A layer's bytes as a stream: decompressed and verified while they are read, ahead of whoever reads them."""
 
 from __future__ import annotations
 
-import bz2
 import hashlib
-import io
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO, Protocol
-
-import zstandard
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
 
 from converter.errors import ConversionError
 from converter.image.model import Layer
+from converter.progress import Step
+from converter.rootfs.blocks import read_blocks
+from converter.rootfs.compression import decompressed
 
-fast_zlib: Any
-try:
-    from isal import isal_zlib as fast_zlib
-except ImportError:  # a processor without ISA-L
-    fast_zlib = zlib
+_AHEAD = 12  # chunks, of about 1 MiB, that may wait between two threads: levels out large and small files
 
-_CHUNK = 1 << 20  # of output, and of what is read at once
-_ZSTD_FEED = 1 << 12  # zstd has no limit on output for an input; this keeps a bomb's chunk below 128 MiB
-
-
-class _Unit(Protocol):
-    """One gzip member, zstd frame, xz or bzip2 stream."""
-
-    eof: bool
-    unused_data: bytes
-
-    def decompress(self, data: bytes, /, *limit: int) -> bytes: ...
-
-
-def decompress(raw: BinaryIO) -> BinaryIO:
-    """A buffered stream of what `raw`, from where it stands, holds when gzip, zstd, xz or bzip2 is undone.
-
-    Uncompressed data comes as it is. Reading raises ConversionError when the data is corrupt or cut short.
-    """
-    start = raw.read(6)
-    for magic, name, make, feed in _FORMATS:
-        if start.startswith(magic):
-            chunks = _decompressed(raw, start, magic, name, make, feed)
-            return io.BufferedReader(_Chunks(chunks), _CHUNK)
-    return io.BufferedReader(_Chunks(_plain(raw, start)), _CHUNK)
-
-
-def is_compressed(start: bytes) -> bool:
-    """Does a file that begins with these bytes (6 are enough) hold compressed data?"""
-    return any(start.startswith(magic) for magic, *_ in _FORMATS)
+T = TypeVar("T")
 
 
 class LayerStream:
-    """A layer's uncompressed bytes. `position` counts them; `verify` reads the rest and checks the digests."""
+    """The uncompressed bytes of one layer, from an iterator of chunks that are not empty."""
 
-    def __init__(self, layer: Layer, file: BinaryIO) -> None:
-        self._layer = layer
-        self._raw = _Range(file, layer)
-        self._plain = decompress(io.BufferedReader(self._raw, _CHUNK))
-        self._hash = _new_hash(layer.diff_id)
-        self.position = 0
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._chunk = b""
+        self._at = 0  # in the chunk
+        self._before = 0  # bytes of earlier chunks
 
     @property
-    def compressed_position(self) -> int:
-        """How many of the layer's own bytes have been read, for progress."""
-        return self._raw.position
+    def position(self) -> int:
+        """How many bytes have been read."""
+        return self._before + self._at
 
     def read(self, size: int) -> bytes:
         """`size` bytes, or fewer at the end."""
-        data = self._plain.read(size)
-        if self._hash is not None:
-            self._hash.update(data)
-        self.position += len(data)
-        return data
+        end = self._at + size
+        if end <= len(self._chunk):
+            data = self._chunk[self._at : end]
+            self._at = end
+            return data
+        return b"".join(self.pieces(size))
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """`size` bytes, or fewer at the end, as they lie in memory."""
+        while size > 0 and (self._at < len(self._chunk) or self._next()):
+            piece = memoryview(self._chunk)[self._at : self._at + size]
+            self._at += len(piece)
+            size -= len(piece)
+            yield piece
 
     def skip(self, size: int) -> None:
         """Pass over `size` bytes. Raises ConversionError when there are fewer."""
-        while size > 0:
-            data = self.read(min(size, _CHUNK))
-            if not data:
-                raise ConversionError(f"{describe(self._layer)} is cut short")
-            size -= len(data)
+        while size > len(self._chunk) - self._at:
+            size -= len(self._chunk) - self._at
+            if not self._next():
+                raise ConversionError("it is cut short")
+        self._at += size
 
-    def verify(self) -> None:
+    def finish(self) -> None:
         """Read to the end. Raises ConversionError when size, digest or diff id are not as promised."""
-        while self.read(_CHUNK):
+        while self._next():
             pass
-        self._raw.verify()
-        if self._hash is not None and self._layer.diff_id is not None:
-            _compare(self._layer.diff_id, self._hash, "its uncompressed content", self._layer)
+
+    def _next(self) -> bool:
+        self._before += len(self._chunk)
+        self._at = 0
+        self._chunk = next(self._chunks, b"")
+        return bool(self._chunk)
 
 
 @contextmanager
-def open_layer(layer: Layer, *, verified: bool = False) -> Iterator[LayerStream]:
-    """Open a layer. With `verified`, digests have been checked before and are not computed again."""
-    if verified:
-        layer = Layer(layer.path, layer.offset, layer.size)
-    try:
-        with layer.path.open("rb", buffering=0) as file:
-            yield LayerStream(layer, file)
-    except OSError as error:
-        if error.filename != str(layer.path):
-            raise
-        raise ConversionError(f"cannot read {layer.path}: {error.strerror}") from None
+def open_layer(layer: Layer) -> Iterator[LayerStream]:
+    """A layer that has been verified before: nothing is computed again."""
+    plain = Layer(layer.path, layer.offset, layer.size)
+    with closing(_unpacked(plain, None)) as chunks:
+        yield LayerStream(chunks)
+
+
+def open_layers(layers: Iterable[Layer], step: Step) -> Generator[LayerStream]:
+    """One layer after the other: reading, decompressing and hashing go on in threads, also for those that follow.
+
+    Each has to be read to its `finish` before the next is asked for. Close the generator to end the threads.
+    """
+    # Two threads: decompressing takes about as long as hashing what comes of it.
+    unpacked = _ahead(_each(layers, lambda layer: _unpacked(layer, step)))
+    verified = _ahead(_each_verified(unpacked))
+    with closing(verified):
+        for _ in verified:
+            yield LayerStream(_until_end(verified))
 
 
 def describe(layer: Layer) -> str:
@@ -115,122 +97,106 @@ def describe(layer: Layer) -> str:
     return f"layer {layer.digest or layer.diff_id or layer.path.name}"
 
 
-class _Range(io.RawIOBase):
-    """The layer's own bytes, hashed as they go by."""
-
-    def __init__(self, file: BinaryIO, layer: Layer) -> None:
-        self._file = file
-        self._layer = layer
-        # The digest of an uncompressed layer is its diff id: one hash is enough.
-        self._hash = None if layer.digest == layer.diff_id else _new_hash(layer.digest)
-        self.position = 0
-        file.seek(layer.offset)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)[: self._layer.size - self.position]
-        count = self._file.readinto(view) or 0  # type: ignore[attr-defined]
-        if count == 0 and len(view):
-            raise ConversionError(f"{describe(self._layer)} is cut short: {self._layer.path} ends in it")
-        if self._hash is not None:
-            self._hash.update(view[:count])
-        self.position += count
-        return int(count)
-
-    def verify(self) -> None:
-        if self.position != self._layer.size:
-            raise ConversionError(f"{describe(self._layer)} has data after its end")
-        if self._hash is not None and self._layer.digest is not None:
-            _compare(self._layer.digest, self._hash, "its content", self._layer)
+# What goes from thread to thread: a layer and None where it begins, then its chunks, then an empty one.
+_Item = tuple[Layer, bytes | None]
 
 
-def _new_hash(digest: str | None) -> Any:
-    return hashlib.new(digest.partition(":")[0]) if digest is not None else None
+def _each(layers: Iterable[Layer], unpack: Callable[[Layer], Iterator[bytes]]) -> Generator[_Item]:
+    for layer in layers:
+        yield layer, None
+        for chunk in unpack(layer):
+            yield layer, chunk
+        yield layer, b""
 
 
-def _compare(expected: str, found: Any, what: str, layer: Layer) -> None:
-    if expected.partition(":")[2] != found.hexdigest():
-        raise ConversionError(
-            f"{describe(layer)} is corrupt: {what} has the digest {found.name}:{found.hexdigest()}, not {expected}"
-        )
-
-
-class _Chunks(io.RawIOBase):
-    """A raw stream over an iterator of chunks."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
+def _each_verified(items: Generator[_Item]) -> Generator[_Item]:
+    computed: Any = None
+    with closing(items):
+        for layer, chunk in items:
             if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+                computed = new_hash(layer.diff_id)
+            elif chunk and computed is not None:
+                computed.update(chunk)
+            elif computed is not None and layer.diff_id is not None:
+                compare(layer.diff_id, computed, "its uncompressed content")
+            yield layer, chunk
 
 
-def _plain(raw: BinaryIO, start: bytes) -> Iterator[bytes]:
-    yield start
-    while chunk := raw.read(_CHUNK):
+def _until_end(items: Iterator[_Item]) -> Iterator[bytes]:
+    for _, chunk in items:
+        if not chunk:
+            return
         yield chunk
 
 
-def _decompressed(
-    raw: BinaryIO, data: bytes, magic: bytes, name: str, make: Callable[[], _Unit], feed: int
-) -> Iterator[bytes]:
-    """Undo the compression of all members; zeros may follow the last one, as tape and tar padding."""
-    while True:
-        while len(data) < len(magic) and (more := raw.read(feed)):
-            data += more
-        if not data.strip(b"\0"):
-            if not (data := raw.read(feed)):
-                return
-            continue
-        if not data.startswith(magic):
-            raise ConversionError(f"the {name} data is corrupt: something else follows it")
-        unit = make()
-        while not unit.eof:
+def _unpacked(layer: Layer, step: Step | None) -> Generator[bytes]:
+    """The uncompressed chunks of a layer; at their end its own size and digest have been verified."""
+    # The digest of an uncompressed layer is its diff id: one hash is enough.
+    computed = None if layer.digest == layer.diff_id else new_hash(layer.digest)
+    size = 0
+
+    def blocks() -> Iterator[memoryview]:
+        nonlocal size
+        for block in read_blocks(layer.path, layer.offset, layer.size):
+            if computed is not None:
+                computed.update(block)
+            size += len(block)
+            if step is not None:
+                step.advance(len(block))
+            yield block
+        if size < layer.size:
+            raise ConversionError(f"it is cut short: {layer.path} ends in it")
+
+    try:
+        yield from decompressed(blocks())
+    except OSError as error:
+        raise ConversionError(f"cannot read {layer.path}: {error.strerror}") from None
+    if computed is not None and layer.digest is not None:
+        compare(layer.digest, computed, "its content")
+
+
+def new_hash(digest: str | None) -> Any:
+    """What computes a digest of this one's algorithm."""
+    return hashlib.new(digest.partition(":")[0]) if digest is not None else None
+
+
+def compare(expected: str, found: Any, what: str) -> None:
+    """Raise ConversionError when the computed hash is not the expected digest."""
+    if expected.partition(":")[2] != found.hexdigest():
+        raise ConversionError(
+            f"it is corrupt: {what} has the digest {found.name}:{found.hexdigest()}, not {expected}"
+        )
+
+
+def _ahead(source: Generator[T]) -> Generator[T]:
+    """The same items, made in a thread of their own; an error comes after the items before it."""
+    items: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(_AHEAD)
+    stop = threading.Event()
+
+    def work() -> None:
+        end: BaseException | None = None
+        try:
+            with closing(source):
+                for item in source:
+                    items.put((item,))
+                    if stop.is_set():
+                        return
+        except BaseException as error:  # it is the reader's to handle
+            end = error
+        items.put(end)
+
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while isinstance(item := items.get(), tuple):
+            yield item[0]
+        if item is not None:
+            raise item
+    finally:
+        stop.set()
+        while thread.is_alive():
             try:
-                chunk = unit.decompress(data, *((_CHUNK,) if feed != _ZSTD_FEED else ()))
-            except _CORRUPT as error:
-                raise ConversionError(f"the {name} data is corrupt: {error}") from None
-            if chunk:
-                yield chunk
-            if unit.eof:
-                break
-            data = getattr(unit, "unconsumed_tail", b"")
-            if not data and getattr(unit, "needs_input", True) and not (data := raw.read(feed)) and not chunk:
-                raise ConversionError(f"the {name} data is cut short")
-        data = unit.unused_data
-
-
-_CORRUPT: tuple[type[Exception], ...] = (
-    zlib.error,
-    fast_zlib.error,
-    lzma.LZMAError,
-    zstandard.ZstdError,
-    OSError,
-    EOFError,
-)
-
-
-def _zstd() -> Any:
-    return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
-
-
-_FORMATS: tuple[tuple[bytes, str, Callable[[], Any], int], ...] = (
-    (b"\x1f\x8b", "gzip", lambda: fast_zlib.decompressobj(31), _CHUNK >> 3),
-    (b"\x28\xb5\x2f\xfd", "zstd", _zstd, _ZSTD_FEED),
-    (b"\xfd7zXZ\0", "xz", lambda: lzma.LZMADecompressor(memlimit=1 << 30), _CHUNK >> 3),
-    (b"BZh", "bzip2", bz2.BZ2Decompressor, _CHUNK >> 3),
-)
+                items.get(timeout=0.01)
+            except queue.Empty:
+                continue
+        thread.join()
