@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -181,8 +180,13 @@ def _decide(
 ) -> tuple[Plan, Mapped]:
     if image.platform.os != "linux":
         raise ConversionError(f"the image is for {image.platform}; only Linux images can become machines")
-    keep = writer.keep if writer is not None else None
-    merged = scan(image.layers, progress=progress, limits=limits, keep=keep)
+    merged = scan(
+        image.layers,
+        progress=progress,
+        limits=limits,
+        keep=writer.keep if writer is not None else None,
+        drop=writer.drop if writer is not None else None,
+    )
     return merged, map_image(image, observe(merged, image.config), name=name, host=this_platform())
 
 
@@ -239,14 +243,12 @@ def _room(stage: Staging) -> int:
 
 @contextmanager
 def _tree_writer(stage: Staging) -> Iterator[tuple[TreeWriter, int]]:
-    with contextlib.ExitStack() as opened:
-        fds = []
-        for directory in (stage.tree, stage.spool):
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            opened.callback(os.close, fd)
-            fds.append(fd)
-        root_fd, aside_fd = fds
-        yield opened.enter_context(writing(root_fd, aside_fd, ownership=os.geteuid() == 0)), root_fd
+    root_fd = os.open(stage.tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with writing(root_fd, ownership=os.geteuid() == 0) as writer:
+            yield writer, root_fd
+    finally:
+        os.close(root_fd)
 
 
 def _record(image: Image, result: Result, reference: Reference, options: Options) -> str:

@@ -9,7 +9,6 @@ on the installation is only ever finished, by this run or by the next one, never
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -24,12 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConversionError
+from converter.linux import (
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    identity,
+    make_subvolume,
+    rename,
+    sync_file_system,
+)
 
 _STAGING_PREFIX = ".#docker2nspawn-"  # a leading dot hides it from machinectl; .# is systemd's own for such
 _JOURNAL = "journal.json"
-_RENAME_NOREPLACE = 1  # linux/fs.h
-_RENAME_EXCHANGE = 2
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _InUseError(ConversionError):
@@ -113,6 +117,10 @@ def _check_free(places: Places, name: str, *, force: bool) -> None:
         raise ConversionError(
             f"{places.tree(name)} is not a directory, so it is not replaced; remove it first"
         )
+    if places.tree(name).exists() and not os.access(places.tree(name), os.W_OK):
+        raise ConversionError(
+            f"{places.tree(name)} is read-only, so it is not replaced; first: machinectl read-only {name} no"
+        )
     if (places.root / "run/systemd/machines" / name).exists():
         raise ConversionError(f"machine {name} is running; stop it first: machinectl stop {name}")
 
@@ -137,7 +145,10 @@ def staging(places: Places) -> Iterator[Staging]:
                 lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             result = Staging(path)
-            result.tree.mkdir(mode=0o700)
+            if make_subvolume(result.tree):
+                result.tree.chmod(0o700)
+            else:
+                result.tree.mkdir(mode=0o700)
             result.spool.mkdir(mode=0o700)
         yield result
     finally:
@@ -158,10 +169,9 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
     was, when the name has been taken meanwhile or the disk is full.
     """
     with _errors_of("install", places.tree(name)):
-        status = stage.tree.stat()
         journal = {
             "name": name,
-            "inode": [status.st_dev, status.st_ino],
+            "tree": identity(stage.tree),
             "force": force,
             "decided": False,
             "texts": {  # path -> text and mode; the record may quote secrets from the image's ENV
@@ -176,7 +186,7 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
             },
         }
         shutil.rmtree(stage.spool)
-        _sync_file_system(stage.path)
+        sync_file_system(stage.path)
         with _global_lock(places), contextlib.ExitStack() as locks:
             made: list[Path] = []
             try:
@@ -234,7 +244,7 @@ def _finish(stage: Path, places: Places, journal: dict[str, Any]) -> None:
             _sync_directory(path.parent)
     tree = places.tree(journal["name"])
     if not tree.exists():
-        _rename(stage / "root", tree, _RENAME_NOREPLACE)
+        _rename_new(stage / "root", tree)
     elif not _is_installed(tree, journal):
         _exchange(stage / "root", tree)
     _sync_directory(tree.parent)
@@ -242,7 +252,7 @@ def _finish(stage: Path, places: Places, journal: dict[str, Any]) -> None:
 
 
 def _is_installed(tree: Path, journal: dict[str, Any]) -> bool:
-    return bool([tree.stat().st_dev, tree.stat().st_ino] == journal["inode"])
+    return bool(identity(tree) == journal["tree"])
 
 
 def _recover(places: Places) -> None:
@@ -314,7 +324,7 @@ def _nspawn_lock(places: Places, name: str) -> Iterator[None]:
 
 def _exchange(new: Path, old: Path) -> None:
     try:
-        _rename(new, old, _RENAME_EXCHANGE)
+        rename(new, old, RENAME_EXCHANGE)
     except OSError as error:
         if error.errno not in {errno.ENOSYS, errno.EINVAL}:
             raise
@@ -323,15 +333,13 @@ def _exchange(new: Path, old: Path) -> None:
         new.rename(old)
 
 
-def _rename(source: Path, target: Path, flags: int) -> None:
-    """renameat2(2)."""
-    at_cwd = -100
-    if _libc.renameat2(at_cwd, os.fsencode(source), at_cwd, os.fsencode(target), flags) != 0:
-        number = ctypes.get_errno()
-        if number in {errno.ENOSYS, errno.EINVAL} and flags == _RENAME_NOREPLACE and not target.exists():
-            source.rename(target)
-            return
-        raise OSError(number, os.strerror(number), str(target))
+def _rename_new(source: Path, target: Path) -> None:
+    try:
+        rename(source, target, RENAME_NOREPLACE)
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EINVAL} or target.exists():
+            raise
+        source.rename(target)
 
 
 def _write_synced(path: Path, text: str, mode: int) -> None:
@@ -353,17 +361,6 @@ def _sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_file_system(path: Path) -> None:
-    """syncfs(2): everything of the tree is on the disk, with one call instead of one for each file."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if _libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
     finally:
         os.close(fd)
 

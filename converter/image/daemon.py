@@ -27,7 +27,8 @@ import requests
 from converter.errors import ConversionError
 from converter.image.archive import open_archive
 from converter.image.config import parse_container_config
-from converter.image.model import Image, Layer, Platform
+from converter.image.model import Image, Layer, Platform, UnpackedLayer
+from converter.image.overlay import stored_changes, stored_image
 from converter.progress import Progress
 
 _TIMEOUT = 600  # seconds without a byte: an engine prepares `save` for minutes before it sends the first one
@@ -85,7 +86,7 @@ def open_image(reference: str, *, platform: Platform | None, spool: Path, progre
     """
     client = connect()
     inspected = _inspect(client.api.inspect_image, reference, f"image {reference!r}")
-    image = _save(client, inspected, platform=platform, spool=spool, progress=progress)
+    image = _image(client, inspected, platform=platform, spool=spool, progress=progress)
     return replace(image, source=f"docker-daemon:{reference}")
 
 
@@ -115,12 +116,36 @@ def open_container(name: str, *, spool: Path, progress: Progress) -> Image:
                 "/etc/hosts, /etc/hostname, /etc/resolv.conf, /etc/mtab and user.* xattrs are not in it",
             ),
         )
-    image = _save(client, saved, platform=None, spool=spool, progress=progress)
-    changes = _inspect(client.api.diff, inspected["Id"], f"container {name!r}") or []
+    image = _image(client, saved, platform=None, spool=spool, progress=progress)
     layers = image.layers
-    if changes:
+    changed = stored_changes(inspected, spool / "changes.tar") if _is_here(layers) else None
+    if changed is not None:
+        layers += (changed,)
+    elif changes := _inspect(client.api.diff, inspected["Id"], f"container {name!r}"):
         layers += (_export(client, inspected, spool, progress, _only(changes)),)
     return replace(image, **stem, digest=inspected["Image"], layers=layers)
+
+
+def _is_here(layers: Iterable[Layer | UnpackedLayer]) -> bool:
+    """Were the layers found on this host, so that it is the daemon's?"""
+    return any(isinstance(layer, UnpackedLayer) for layer in layers)
+
+
+def _image(
+    client: docker.DockerClient,
+    inspected: Mapping[str, Any],
+    *,
+    platform: Platform | None,
+    spool: Path,
+    progress: Progress,
+) -> Image:
+    """From the daemon's own directory where that can be read, else from what `docker save` gives."""
+    try:
+        info = client.api.info()
+    except (docker.errors.DockerException, requests.exceptions.RequestException):
+        info = {}
+    image = stored_image(info, inspected["Id"])
+    return image or _save(client, inspected, platform=platform, spool=spool, progress=progress)
 
 
 def _save(

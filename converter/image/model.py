@@ -126,6 +126,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class UnpackedLayer:
+    """A layer as Docker's overlay2 keeps it: the files below `directory`, and in `recipe` what else its tar held.
+
+    `recipe` is tar-split's, from which Docker itself makes the tar again, byte for byte. `size` is that of the files'
+    contents together. `diff_id` is the digest of the tar, and is verified.
+    """
+
+    directory: Path
+    recipe: Path
+    size: int
+    diff_id: str
+
+    @property
+    def digest(self) -> None:
+        """It has none: nothing is compressed."""
+        return
+
+
+@dataclass(frozen=True)
 class Image:
     """An image at rest: config and layers, base layer first.
 
@@ -138,6 +157,6 @@ class Image:
     digest: str | None
     platform: Platform
     config: ImageConfig
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer | UnpackedLayer, ...]
     container: Mapping[str, Any] | None = None
     losses: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 _ALIGNED = 1 << 12  # what O_DIRECT wants offsets, lengths and addresses to be multiples of, on any device
 
 
-def read_blocks(path: Path, offset: int, size: int) -> Generator[memoryview]:
+def read_blocks(path: Path | str, offset: int, size: int) -> Generator[memoryview]:
     """The `size` bytes at `offset`; each block holds until the next one is asked for.
 
     There are fewer when the file ends before. Raises OSError.
@@ -50,7 +50,7 @@ def read_blocks(path: Path, offset: int, size: int) -> Generator[memoryview]:
             yield block
 
 
-def _open_direct(path: Path) -> int:
+def _open_direct(path: Path | str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
     except OSError:  # a file system that has no such thing

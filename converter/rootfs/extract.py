@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator
@@ -31,21 +32,26 @@ _ASIDE = b"/"  # begins Inode.written of what lies aside; paths in the tree have
 _SPECIAL = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
 _SYMLINK = {"symlink": stat.S_IFLNK}
 _NAMED = 5  # how many of each loss are named in the report
+_ATTRIBUTES = 20  # how many attributes have a loss of their own
 
 # What a file system or kernel answers when it does not take an attribute, or not from us.
 _REFUSED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG})
 
 
 @contextmanager
-def writing(root_fd: int, aside_fd: int, *, ownership: bool) -> Iterator[TreeWriter]:
-    """Write a tree into the empty directory `root_fd`; `aside_fd` is another, for what has no place yet.
+def writing(root_fd: int, *, ownership: bool) -> Iterator[TreeWriter]:
+    """Write a tree into the empty directory `root_fd`.
 
     Without `ownership` (not root) everything belongs to the caller and devices are left out.
     """
-    with suppress(OSError):  # what is made below must get the image's modes, not inherited ones
-        os.removexattr(root_fd, "system.posix_acl_default")
+    # What is made below must get the image's owners and modes, not inherited ones.
+    for attribute in ("system.posix_acl_default", "system.posix_acl_access"):
+        with suppress(OSError):
+            os.removexattr(root_fd, attribute)
+    os.fchown(root_fd, -1, os.getegid())
+    os.fchmod(root_fd, 0o700)
     umask = os.umask(0)
-    writer = TreeWriter(root_fd, aside_fd, ownership)
+    writer = TreeWriter(root_fd, ownership)
     try:
         yield writer
     finally:
@@ -56,9 +62,11 @@ def writing(root_fd: int, aside_fd: int, *, ownership: bool) -> Iterator[TreeWri
 class TreeWriter:
     """Makes things below one directory, keeps some directories open, and remembers what could not be done."""
 
-    def __init__(self, root_fd: int, aside_fd: int, ownership: bool) -> None:
+    def __init__(self, root_fd: int, ownership: bool) -> None:
         self._root = root_fd
-        self._aside = aside_fd
+        # For what has no place yet: in the tree, because it will be renamed, and by a name that no image knows.
+        self._aside_name = f".docker2nspawn-{secrets.token_hex(16)}"
+        self._aside_fd = -1
         self._ownership = ownership
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self._made = {b""}
@@ -84,7 +92,7 @@ class TreeWriter:
             inode.written = path
         except (FileExistsError, NotADirectoryError):  # its layer has something else there too
             inode.written = _ASIDE + b"%d" % len(self._kept)
-            fd = os.open(inode.written[1:], _NEW_FILE, mode, dir_fd=self._aside)
+            fd = os.open(inode.written[1:], _NEW_FILE, mode, dir_fd=self._aside())
         self._kept.append(inode)
         entry = inode.entry
         finish = partial(self._finish_file, path, entry, self._to_be_owned(entry))
@@ -103,12 +111,25 @@ class TreeWriter:
         finally:
             os.close(fd)
 
+    def drop(self, inode: Inode) -> None:
+        """Take out again what was kept."""
+        if inode.written is None:
+            return
+        fd, path = self._place(inode.written)
+        os.unlink(path, dir_fd=fd)
+        inode.written = None
+        if self._kept[-1] is inode:
+            self._kept.pop()
+
     def finish(self, plan: Plan, progress: Progress) -> list[str]:
         """Make the tree what the plan says; the return value tells, in lines, what was lost.
 
         Raises ConversionError when a layer changed since it was scanned; OSError when the disk is full.
         """
         self._large.wait()
+        for node in self._kept:
+            if node.restated and node.written is not None:
+                self._finish_again(node, node.written)
         directories: list[tuple[bytes, Directory]] = [(b"", plan.root)]
         names: dict[Inode, list[bytes]] = defaultdict(list)  # those that are not there yet
         right = 0
@@ -133,6 +154,7 @@ class TreeWriter:
             for node, paths in names.items():
                 self._name(node, paths)
             step.advance(len(names))
+            self._remove_aside()
             for path, directory in reversed(directories):
                 self._finish_directory(path, directory.entry)
             step.advance(len(directories))
@@ -141,9 +163,24 @@ class TreeWriter:
     def close(self) -> None:
         """Close what is open."""
         self._large.close()
+        if self._aside_fd >= 0:
+            os.close(self._aside_fd)
+            self._aside_fd = -1
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
+
+    def _aside(self) -> int:
+        if self._aside_fd < 0:
+            os.mkdir(self._aside_name, 0o700, dir_fd=self._root)
+            self._aside_fd = os.open(self._aside_name, _DIRECTORY, dir_fd=self._root)
+        return self._aside_fd
+
+    def _remove_aside(self) -> None:
+        if self._aside_fd >= 0:
+            os.close(self._aside_fd)
+            self._aside_fd = -1
+            os.rmdir(self._aside_name, dir_fd=self._root)
 
     def _put_aside(self, plan: Plan, names: dict[Inode, list[bytes]]) -> None:
         """Take out of the tree what did not survive, or not by that name."""
@@ -153,11 +190,15 @@ class TreeWriter:
                 continue
             aside = node.written.startswith(_ASIDE)
             if node not in names:
-                fd, path = (self._aside, node.written[1:]) if aside else (self._root, node.written)
+                fd, path = self._place(node.written)
                 os.unlink(path, dir_fd=fd)
             elif not aside:
-                os.rename(node.written, b"%d" % number, src_dir_fd=self._root, dst_dir_fd=self._aside)
+                os.rename(node.written, b"%d" % number, src_dir_fd=self._root, dst_dir_fd=self._aside())
                 node.written = _ASIDE + b"%d" % number
+
+    def _place(self, written: bytes) -> tuple[int, bytes]:
+        """A descriptor and the path below it."""
+        return (self._aside(), written[1:]) if written.startswith(_ASIDE) else (self._root, written)
 
     def _write_missing(self, plan: Plan, names: dict[Inode, list[bytes]]) -> None:
         """Read layers again for files that were not kept when they went by."""
@@ -179,7 +220,7 @@ class TreeWriter:
             self._devices += paths
             return
         if node.written.startswith(_ASIDE):
-            os.rename(node.written[1:], paths[0], src_dir_fd=self._aside, dst_dir_fd=self._root)
+            os.rename(node.written[1:], paths[0], src_dir_fd=self._aside(), dst_dir_fd=self._root)
             node.written = paths[0]
         for path in paths:
             if path != node.written:
@@ -201,6 +242,17 @@ class TreeWriter:
         if entry.mode != _first_mode(entry):
             os.fchmod(fd, entry.mode)
         os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+    def _finish_again(self, inode: Inode, written: bytes) -> None:
+        """A later link to it has told other metadata than it was written with."""
+        fd, path = self._place(written)
+        os.chmod(path, 0o600, dir_fd=fd)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            self._finish_file(path, inode.entry, self._to_be_owned(inode.entry), file)
+            os.fchmod(file, inode.entry.mode)
+        finally:
+            os.close(file)
 
     def _make(self, path: bytes, node: Inode) -> None:
         """A symbolic link, a fifo or a device; without root, devices are left out."""
@@ -252,8 +304,11 @@ class TreeWriter:
             lines.append(f"the owners of {self._owners} files and directories could not be set without root")
         if self._devices:
             lines.append(f"devices need root: {_some(self._devices)}")
-        for name, paths in sorted(self._xattrs.items()):
+        refused = sorted(self._xattrs.items())
+        for name, paths in refused[:_ATTRIBUTES]:
             lines.append(f"the host refused the attribute {_text(name)} on {_some(paths)}")
+        if len(refused) > _ATTRIBUTES:
+            lines.append(f"the host refused {len(refused) - _ATTRIBUTES} more attributes")
         return lines
 
     def _to_be_owned(self, entry: Entry) -> bool:

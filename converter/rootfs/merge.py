@@ -12,9 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from converter.errors import ConversionError
-from converter.image.model import Layer
 from converter.progress import Progress
-from converter.rootfs.stream import LayerStream, describe, open_layer, open_layers
+from converter.rootfs.stream import AnyLayer, LayerStream, describe, open_layer, open_layers
 from converter.rootfs.tar import PATH_MAX, Entry, read_entries
 
 _MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
@@ -37,14 +36,17 @@ class Limits:
 class Inode:
     """What is not a directory, of layer number `layer`; hard links are several names with one Inode.
 
-    `written` is the path at which its content has been put already while the layers were read.
+    `names` is how many it has in its own layer, and `restated` that one of them has changed its entry. `written` is
+    the path at which its content has been put already while the layers were read.
     """
 
-    __slots__ = ("entry", "layer", "written")
+    __slots__ = ("entry", "layer", "names", "restated", "written")
 
     def __init__(self, entry: Entry, layer: int) -> None:
         self.entry = entry
         self.layer = layer
+        self.names = 1
+        self.restated = False
         self.written: bytes | None = None
 
 
@@ -84,6 +86,8 @@ _Unmerged = Directory | Inode | _LinkBelow
 
 # Is called with each regular file that no newer layer hides, its path and its layer's stream at its content.
 Keep = Callable[[Inode, bytes, LayerStream], None]
+# Is called with what was kept when its own layer replaces it.
+Drop = Callable[[Inode], None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Found:
 class Plan:
     """The merged tree of `layers`."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[AnyLayer, ...]
     root: Directory
 
     def walk(self) -> Iterator[tuple[bytes, Node]]:
@@ -155,13 +159,18 @@ class Plan:
 
 
 def scan(
-    layers: Sequence[Layer], *, progress: Progress, limits: Limits | None = None, keep: Keep | None = None
+    layers: Sequence[AnyLayer],
+    *,
+    progress: Progress,
+    limits: Limits | None = None,
+    keep: Keep | None = None,
+    drop: Drop | None = None,
 ) -> Plan:
     """Read every layer once to its end, verifying its digests, and merge them.
 
     `keep` can take the content of files on the way, so that it need not be read again; now and then it gets a file
-    that does not survive, or misses one that does. Raises ConversionError when a layer is damaged, does not verify
-    or reaches outside its root, or when the image holds more than `limits`.
+    that does not survive, of some of which `drop` tells, or misses one that does. Raises ConversionError when a layer
+    is damaged, does not verify or reaches outside its root, or when the image holds more than `limits`.
     """
     merged = Directory()
     count = _Count(limits or Limits())
@@ -173,7 +182,7 @@ def scan(
         closing(open_layers((layer for _, layer in newest_first), step)) as streams,
     ):
         for (number, layer), stream in zip(newest_first, streams, strict=True):
-            tree = _LayerTree(number, merged, count, keep)
+            tree = _LayerTree(number, merged, count, keep, drop)
             try:
                 for entry in read_entries(stream):
                     tree.add(entry, stream)
@@ -243,13 +252,21 @@ class _Place:
 class _LayerTree:
     """One layer's own tree, grown entry by entry. `links` are those to files of older layers."""
 
-    def __init__(self, number: int, above: Directory, count: _Count, keep: Keep | None) -> None:
+    def __init__(
+        self,
+        number: int,
+        above: Directory,
+        count: _Count,
+        keep: Keep | None = None,
+        drop: Drop | None = None,
+    ) -> None:
         self.root = Directory()
         self.links: list[tuple[Directory, bytes, _LinkBelow]] = []
         self._number = number
         self._above = above
         self._count = count
         self._keep = keep
+        self._drop = drop
         self._places: dict[
             bytes, _Place
         ] = {}  # by the entry's own words; entries come directory by directory
@@ -287,7 +304,7 @@ class _LayerTree:
         node = self._node(parent, name, entry)
         parent.children[name] = node
         if existing is not None:
-            self._places.clear()  # what they say may lie below what was replaced
+            self._replaced(existing)
         if entry.kind == "file" and not place.hidden:
             above = place.above
             if above is None or not (above.opaque or name in above.whiteouts or name in above.children):
@@ -306,10 +323,18 @@ class _LayerTree:
         if found is not None and isinstance(found[1], Directory):
             raise ConversionError(f"the hard link {_shown(entry.name)} leads to a directory")
         if found is not None and isinstance(found[1], Inode):
+            _restate(found[1], entry)
             return found[1]
         link = found[1] if found is not None and isinstance(found[1], _LinkBelow) else _LinkBelow(target)
         self.links.append((parent, name, link))
         return link
+
+    def _replaced(self, node: _Unmerged) -> None:
+        if isinstance(node, Inode):
+            node.names -= 1
+            if not node.names and node.written is not None and self._drop is not None:
+                self._drop(node)
+        self._places.clear()  # what they say may lie below what was replaced
 
     def _whiteout(self, parent: Directory, name: bytes, entry: Entry) -> None:
         hidden = name[len(_WHITEOUT) :]
@@ -372,6 +397,19 @@ class _LayerTree:
 
 
 _NO_NAMES = frozenset({b"", b".", b".."})
+
+
+def _restate(inode: Inode, link: Entry) -> None:
+    """A further name in its own layer: Docker gives the file the metadata of each link as it makes it."""
+    inode.names += 1
+    restated = inode.entry._replace(
+        uid=link.uid, gid=link.gid, xattrs=tuple({**dict(inode.entry.xattrs), **dict(link.xattrs)}.items())
+    )
+    if inode.entry.kind != "symlink":
+        restated = restated._replace(mode=link.mode, mtime=link.mtime)
+    if restated != inode.entry:
+        inode.entry = restated
+        inode.restated = True
 
 
 def _clean(name: bytes) -> list[bytes]:
@@ -489,7 +527,7 @@ def _copy(tree: Directory) -> Directory:
     return root
 
 
-def _resolve_links(tree: _LayerTree, older: list[Directory], layer: Layer) -> None:
+def _resolve_links(tree: _LayerTree, older: list[Directory], layer: AnyLayer) -> None:
     """Find the files that a layer's hard links mean among the `older` trees, newest first."""
     opaque = next((n + 1 for n, root in enumerate(older) if root.opaque), len(older))
     for parent, name, link in tree.links:

@@ -10,14 +10,16 @@ from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from converter.errors import ConversionError
-from converter.image.model import Layer
+from converter.image.model import Layer, UnpackedLayer
 from converter.progress import Step
 from converter.rootfs.blocks import read_blocks
 from converter.rootfs.compression import decompressed
+from converter.rootfs.tarsplit import assembled
 
 _AHEAD = 12  # chunks, of about 1 MiB, that may wait between two threads: levels out large and small files
 
 T = TypeVar("T")
+AnyLayer = Layer | UnpackedLayer
 
 
 class LayerStream:
@@ -72,14 +74,15 @@ class LayerStream:
 
 
 @contextmanager
-def open_layer(layer: Layer) -> Iterator[LayerStream]:
+def open_layer(layer: AnyLayer) -> Iterator[LayerStream]:
     """A layer that has been verified before: nothing is computed again."""
-    plain = Layer(layer.path, layer.offset, layer.size)
-    with closing(_unpacked(plain, None)) as chunks:
+    if isinstance(layer, Layer):
+        layer = Layer(layer.path, layer.offset, layer.size)
+    with closing(_unpacked(layer, None)) as chunks:
         yield LayerStream(chunks)
 
 
-def open_layers(layers: Iterable[Layer], step: Step) -> Generator[LayerStream]:
+def open_layers(layers: Iterable[AnyLayer], step: Step) -> Generator[LayerStream]:
     """One layer after the other: reading, decompressing and hashing go on in threads, also for those that follow.
 
     Each has to be read to its `finish` before the next is asked for. Close the generator to end the threads.
@@ -92,16 +95,18 @@ def open_layers(layers: Iterable[Layer], step: Step) -> Generator[LayerStream]:
             yield LayerStream(_until_end(verified))
 
 
-def describe(layer: Layer) -> str:
+def describe(layer: AnyLayer) -> str:
     """How messages call a layer."""
+    if isinstance(layer, UnpackedLayer):
+        return f"layer {layer.diff_id}"
     return f"layer {layer.digest or layer.diff_id or layer.path.name}"
 
 
 # What goes from thread to thread: a layer and None where it begins, then its chunks, then an empty one.
-_Item = tuple[Layer, bytes | None]
+_Item = tuple[AnyLayer, bytes | None]
 
 
-def _each(layers: Iterable[Layer], unpack: Callable[[Layer], Iterator[bytes]]) -> Generator[_Item]:
+def _each(layers: Iterable[AnyLayer], unpack: Callable[[AnyLayer], Iterator[bytes]]) -> Generator[_Item]:
     for layer in layers:
         yield layer, None
         for chunk in unpack(layer):
@@ -129,8 +134,16 @@ def _until_end(items: Iterator[_Item]) -> Iterator[bytes]:
         yield chunk
 
 
-def _unpacked(layer: Layer, step: Step | None) -> Generator[bytes]:
+def _unpacked(layer: AnyLayer, step: Step | None) -> Generator[bytes]:
     """The uncompressed chunks of a layer; at their end its own size and digest have been verified."""
+    if isinstance(layer, UnpackedLayer):
+        try:
+            yield from assembled(layer, step.advance if step is not None else lambda _: None)
+        except OSError as error:
+            raise ConversionError(
+                f"cannot read the daemon's own file {error.filename!r}: {error.strerror}"
+            ) from None
+        return
     # The digest of an uncompressed layer is its diff id: one hash is enough.
     computed = None if layer.digest == layer.diff_id else new_hash(layer.digest)
     size = 0

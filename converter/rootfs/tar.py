@@ -161,7 +161,10 @@ def _entry(
     if kind in _LINKS:
         if link is None:
             link = header[157:257].partition(b"\0")[0]
-        _check_name(link, stream)
+        if kind == "hardlink":
+            _check_name(link, stream)
+        elif len(link) >= PATH_MAX or b"\0" in link:  # any text but for that: it need not be a path
+            raise _bad(stream, "holds a symbolic link that is too long for Linux")
     else:
         link = b""
     _check_name(name, stream)
@@ -182,8 +185,10 @@ def _entry(
     stored = size
     if kind == "file" and (records or flag == b"S"):
         sparse, size, stored, name = _sparse(header, flag, size, records, pieces, name, stream)
-    if uid > _ID_MAX or gid > _ID_MAX:
-        raise _bad(stream, f"claims the owner {uid}:{gid}")
+        _check_name(name, stream)
+    for what, number in (("uid", uid), ("gid", gid)):
+        if number > _ID_MAX:
+            raise _bad(stream, f"claims a {what} of {number}")
     mtime = seconds * 10**9 if seconds is not None and not record else _mtime(record, header[136:148], stream)
     device = _device(header, stream) if kind in _DEVICES else (0, 0)
     offset = stream.position
