@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from converter.image.model import Layer
+from converter.image.model import Image, Layer
 
 
 def member(
@@ -46,6 +46,13 @@ def tar(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_FORMA
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def files_of(image: Image) -> list[Layer]:
+    """The layers, each of which is a range of a file."""
+    found = [layer for layer in image.layers if isinstance(layer, Layer)]
+    assert len(found) == len(image.layers)
+    return found
 
 
 def layer(directory: Path, data: bytes, *, diff_id: str | None = None) -> Layer:

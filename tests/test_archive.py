@@ -27,6 +27,7 @@ from converter.image.layout import open_layout
 from converter.image.model import Image, Layer, Platform
 from converter.image.reference import Reference, parse_reference, recognise
 from converter.progress import Progress, Silent
+from tests.layers import files_of
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SILENT = cast(Progress, Silent())
@@ -46,7 +47,7 @@ def sha256(data: bytes) -> str:
 
 def check(image: Image) -> None:
     """Every layer's bytes are what its digest and diff id say."""
-    for layer in image.layers:
+    for layer in files_of(image):
         data = content(layer)
         assert layer.digest in (None, sha256(data))
         if data[:2] == b"\x1f\x8b":
@@ -176,7 +177,7 @@ def test_the_fixtures_agree(archive: Open) -> None:
     assert hello.config == both_hello.config
     assert [x.diff_id for x in hello.layers] == [x.diff_id for x in both_hello.layers]
     assert len({image.digest for image in tricky[1:]}) == 1
-    assert len({tuple(layer.diff_id for layer in image.layers) for image in tricky}) == 1
+    assert len({tuple(layer.diff_id for layer in files_of(image)) for image in tricky}) == 1
     assert all(image.config == tricky[0].config for image in tricky)
     assert tricky[0].config.entrypoint[:4] == ("/usr/bin/hello", "two words", "", "a\tb")
     assert len(tricky[0].layers) == 4
@@ -199,7 +200,7 @@ def test_digest_is_the_manifests_or_the_image_id(archive: Open) -> None:
 
 def test_an_uncompressed_archive_is_not_copied(archive: Open, tmp_path: Path) -> None:
     image = archive(FIXTURES / "hello.tar")
-    assert {layer.path for layer in image.layers} == {FIXTURES / "hello.tar"}
+    assert {layer.path for layer in files_of(image)} == {FIXTURES / "hello.tar"}
     assert list((tmp_path / "spool").iterdir()) == []
 
 
@@ -217,7 +218,7 @@ def test_a_compressed_archive_is_decompressed_once(
     image = archive(packed)
     check(image)
     assert (image.digest, image.config) == (plain.digest, plain.config)
-    assert {layer.path for layer in image.layers} == set((tmp_path / "spool").iterdir())
+    assert {layer.path for layer in files_of(image)} == set((tmp_path / "spool").iterdir())
 
 
 def test_several_platforms() -> None:
@@ -250,7 +251,7 @@ def test_what_skopeo_writes(archive: Open, tmp_path: Path, transport: str) -> No
     check(image)
     ours = open_layout(FIXTURES / "multi.oci", None, platform=AMD64)
     assert image.config == ours.config
-    assert [layer.diff_id for layer in image.layers] == [layer.diff_id for layer in ours.layers]
+    assert [layer.diff_id for layer in files_of(image)] == [layer.diff_id for layer in ours.layers]
     assert recognise(f"{path}:acme/copy:2") == Reference(transport, str(path), "acme/copy:2")  # type: ignore[arg-type]
 
 
@@ -301,7 +302,7 @@ def test_images_without_names_are_listed_by_id(archive: Open, tmp_path: Path) ->
     ids = [sha256(config(data))[7:19] for data in (A, B)]
     with pytest.raises(ConversionError, match=f"{ids[0]}, {ids[1]}"):
         archive(path)
-    assert content(archive(path, ids[1]).layers[0]) == B
+    assert content(files_of(archive(path, ids[1]))[0]) == B
 
 
 def test_one_name_for_several_platforms(archive: Open, tmp_path: Path, layout: Layout) -> None:
@@ -355,7 +356,7 @@ def test_layers_may_be_links_to_other_layers(archive: Open, tmp_path: Path) -> N
     )
     image = archive(path)
     check(image)
-    assert len({layer.offset for layer in image.layers}) == 1
+    assert len({layer.offset for layer in files_of(image)}) == 1
 
 
 def test_links_that_lead_nowhere(archive: Open, tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ def _install_and_die(root: Path, at: int) -> None:
         "_write_file",
         "_waiting",
         "_sync_directory",
-        "_rename",
-        "_sync_file_system",
+        "rename",
+        "sync_file_system",
         "_make_directories",
     ):
         dying(function)
@@ -208,7 +208,7 @@ def test_a_decided_installation_is_finished_by_the_next_run(
         raise OSError(errno.EIO, os.strerror(errno.EIO), "disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(converter.install, "_rename", broken)
+        patch.setattr(converter.install, "rename", broken)
         with pytest.raises(ConversionError, match="Input/output error"):
             make(places, "web", "two", NEW, force=True)
     make(places, "other", "x", OLD)

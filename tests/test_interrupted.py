@@ -1,120 +1,164 @@
-"""Killed at any instant, or on a full disk: the old machine or the new one is whole, and the next run tidies up."""
+"""Ended at any instant: the old machine or the new one is whole, and the next run tidies up."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
-import tarfile
-import time
+import tempfile
+from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import lab
-from tests.layers import directory, file, hardlink, symlink, tar
-from tests.test_wrong_input import cli, saved
+from tests.interruption import (
+    OTHER,
+    STOPPING,
+    Ended,
+    Machine,
+    Runner,
+    look,
+    make_image,
+    make_small_image,
+    runner,
+)
 
-INSTANTS = 16
-
-
-def make_archive(path: Path, mark: bytes) -> str:
-    """An image of some thousand small files and a few large ones, in three layers; every file says which image."""
-    members: list[tuple[tarfile.TarInfo, bytes]] = []
-    for number in range(400):
-        members.append(file(f"d{number % 40}/f{number}", mark * (1 + number % 50)))
-    members += [file(f"large{n}", mark * 300_000) for n in range(4)]
-    members += [hardlink("link", "large0"), symlink("here", "d1")]
-    base = tar(*members)
-    middle = tar(*(file(f"d{n}/.wh.f{n}") for n in range(40)), directory("new"))
-    return saved(path, {"config": {"Cmd": ["/large0"]}}, [base, middle, tar(file("mark", mark))])
-
-
-def state(root: Path) -> str:
-    """A digest of a machine's tree: names, types and contents; "" without one."""
-    tree = root / "var/lib/machines/web"
-    if not tree.exists():
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(tree.rglob("*")):
-        digest.update(os.fsencode(path.relative_to(tree)) + b"\0")
-        if path.is_symlink():
-            digest.update(os.fsencode(path.readlink()))
-        elif path.is_file():
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+# On a disk, syncing takes most of the time, in memory all the rest: so the instants are different ones.
+KILLS = {"disk": 15, "memory": 130}
+FRESH_KILLS = {"disk": 5, "memory": 50}
+STOPS = {"disk": 5, "memory": 30}
+LATE = 0.8  # of a conversion; then it installs
 
 
-def leftovers(root: Path) -> list[str]:
-    return [p.name for p in root.rglob(".#*")]
+@pytest.fixture(scope="module")
+def run() -> Iterator[Runner]:
+    with runner() as running:
+        yield running
 
 
-def test_killed_at_random_instants(tmp_path: Path) -> None:
-    old, new, other = (make_archive(tmp_path / f"{m.decode()}.tar", m) for m in (b"old", b"new", b"tiny"))
-    root = tmp_path / "root"
-    arguments = ("--root", root, "--name", "web", "--force")
-    states = {}
-    for label, source in (("new", new), ("old", old)):
-        assert cli("convert", source, *arguments).returncode == 0
-        states[label] = state(root)
-    assert states["old"] != states["new"]
-    started = time.monotonic()
-    assert cli("convert", new, *arguments).returncode == 0
-    whole = time.monotonic() - started
-    command = [sys.executable, "-m", "converter.cli", "convert", new, *map(str, arguments)]
-    dice = random.Random(7)
-    in_the_middle = 0
-    for number in range(INSTANTS):
-        assert cli("convert", old, *arguments).returncode == 0
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(whole * 1.6 * (number + dice.random()) / INSTANTS)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        found = state(root)
-        assert found in states.values()
-        in_the_middle += bool(leftovers(root))
-        # The next run, of another machine, finishes or removes what is left.
-        assert cli("convert", other, "--root", root, "--name", "other", "--force").returncode == 0
-        assert leftovers(root) == []
-        label = "old" if state(root) == states["old"] else "new"
-        assert state(root) == states[label]
-        assert f"{label}.tar" in (root / "var/lib/machines/web.nspawn").read_text()
-        assert f"{label}.tar" in (root / "var/lib/docker2nspawn/machines/web.json").read_text()
-    assert in_the_middle >= 3, "the kills came too early, or too late, to show anything"
+@pytest.fixture(params=["disk", "memory"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-@pytest.mark.lab
-def test_full_disk_at_random_sizes(tmp_path: Path) -> None:
-    """A tmpfs that holds the old machine, and too little beside it for all of the new one."""
-    old, new = (make_archive(tmp_path / f"{m.decode()}.tar", m) for m in (b"old", b"new"))
-    root = tmp_path / "root"
-    root.mkdir()
+@pytest.fixture
+def place(kind: str, tmp_path: Path) -> Iterator[Path]:
+    if kind == "disk":
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="docker2nspawn-test-", dir="/dev/shm") as directory:
+        yield Path(directory)
+
+
+class Scene:
+    """Two images, what each of them becomes in `root`, and conversions of them that are cut short."""
+
+    def __init__(self, run: Runner, place: Path, *more: str) -> None:
+        self.root = place / "root"
+        self.small = make_small_image(place / "small.tar")
+        self.images = tuple(make_image(place / f"{mark}.tar", mark) for mark in ("old", "new"))
+        self._run = run
+        self._more = more
+        self._dice = random.Random(7)
+        self._durations: deque[float] = deque(maxlen=5)
+        self.whole: dict[Path, Machine] = {}
+        for image in self.images * 2:
+            if not more:
+                self.clear()
+            self.convert(image)
+            self.whole[image] = look(self.root)
+            assert not self.whole[image].leftovers
+        old, new = self.whole.values()
+        assert old.tree and new.tree and old.tree != new.tree and old.files.keys() != new.files.keys()
+
+    def clear(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def options(self, image: Path) -> tuple[str, ...]:
+        """One has a link of trust, the other has none."""
+        return self._more if image == self.images[0] else (*self._more, "--no-trust")
+
+    def convert(self, image: Path) -> None:
+        ended = self._run.convert(image, self.root, *self.options(image))
+        assert (ended.status, ended.stderr) == (0, "")
+        self._durations.append(ended.seconds)
+
+    def again(self, image: Path) -> Ended:
+        return self._run.convert(image, self.root, *self.options(image))
+
+    def convert_other(self) -> None:
+        ended = self._run.convert(self.small, self.root, "--force", name=OTHER)
+        assert (ended.status, ended.stderr) == (0, "")
+
+    def cut_short(self, image: Path, number: int = signal.SIGKILL) -> Ended:
+        """Sent a signal: half of them at any instant, half of them where the installation is."""
+        share = self._dice.uniform(self._dice.choice([0, LATE]), 1.02)
+        after = max(0.005, share * sorted(self._durations)[len(self._durations) // 2])
+        return self._run.convert(image, self.root, *self.options(image), after=after, number=number)
+
+
+def test_killed_over_an_old_machine(run: Runner, kind: str, place: Path) -> None:
+    scene = Scene(run, place, "--force")
+    outcomes: Counter[str] = Counter()
+    while outcomes.total() < KILLS[kind]:
+        before = look(scene.root)
+        (image,) = (image for image, machine in scene.whole.items() if machine.tree != before.tree)
+        if scene.cut_short(image).status != -signal.SIGKILL:
+            continue
+        found = look(scene.root)
+        assert found.is_part_of(*scene.whole.values())
+        replaced = "replaced" if found.tree == scene.whole[image].tree else "not replaced"
+        outcomes[replaced if found.leftovers else "nothing begun"] += 1
+        match outcomes.total() % 4:
+            case 0:  # another machine's conversion finishes or removes what is left
+                scene.convert_other()
+                assert look(scene.root) in scene.whole.values()
+            case 2:
+                scene.convert(image)
+                assert look(scene.root) == scene.whole[image]
+            case _:  # the next one is killed as well, and finds what two have left
+                pass
+    scene.convert(scene.images[0])
+    assert look(scene.root) == scene.whole[scene.images[0]]
+    assert outcomes["not replaced"] > 5 and outcomes["replaced"], outcomes
+
+
+def test_killed_where_there_was_no_machine(run: Runner, kind: str, place: Path) -> None:
+    scene = Scene(run, place)
+    image = scene.images[0]
+    outcomes: Counter[str] = Counter()
+    while outcomes.total() < FRESH_KILLS[kind]:
+        scene.clear()
+        if scene.cut_short(image).status != -signal.SIGKILL:
+            continue
+        found = look(scene.root)
+        assert found.tree in {"", scene.whole[image].tree}
+        outcomes["complete" if found.tree else "not complete"] += 1
+        ended = scene.again(image)
+        if ended.status != 0:  # it is there: this run may just have finished what the dead one had decided
+            assert "use --force to replace" in ended.stderr
+        assert look(scene.root) == scene.whole[image], (found, ended)
+    assert outcomes["not complete"] > 5, outcomes
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_told_to_stop(run: Runner, kind: str, place: Path, fresh: bool) -> None:
+    scene = Scene(run, place, *([] if fresh else ["--force"]))
     dice = random.Random(11)
-    outcomes = set()
-    for _ in range(12):
-        lab.run("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", root)
-        try:
-            assert cli("convert", old, "--root", root, "--name", "web").returncode == 0
-            before = state(root)
-            used = os.statvfs(root)
-            size = (used.f_blocks - used.f_bfree) * used.f_frsize + dice.randrange(0, 9 << 20)
-            lab.run("mount", "-o", f"remount,size={size}", root)
-            done = cli("convert", new, "--root", root, "--name", "web", "--force")
-            outcomes.add(done.returncode)
-            assert leftovers(root) == []
-            if done.returncode == 0:
-                assert state(root) != before
-            else:
-                assert done.returncode == 1
-                assert done.stderr.count("\n") == 1, done.stderr
-                assert "make room" in done.stderr or "No space left" in done.stderr, done.stderr
-                assert state(root) == before
-                assert "old.tar" in (root / "var/lib/machines/web.nspawn").read_text()
-            lab.run("mount", "-o", "remount,size=128m", root)
-            assert cli("convert", new, "--root", root, "--name", "web", "--force").returncode == 0
-        finally:
-            lab.run("umount", root)
-    assert outcomes == {0, 1}
+    outcomes: Counter[int] = Counter()
+    while outcomes[130] < STOPS[kind]:
+        if fresh:
+            scene.clear()
+        before = look(scene.root)
+        image = next(image for image, machine in scene.whole.items() if machine.tree != before.tree)
+        ended = scene.cut_short(image, dice.choice(STOPPING))
+        outcomes[ended.status] += 1
+        if ended.status == 0:
+            assert look(scene.root) == scene.whole[image]
+        else:
+            assert (ended.status, ended.stderr) == (
+                130,
+                "docker2nspawn: interrupted; nothing was installed\n",
+            )
+            assert look(scene.root) == before

@@ -31,6 +31,7 @@ from converter.image.access import BusyError
 from converter.image.model import Image, Platform
 from converter.progress import Silent
 from tests import lab
+from tests.layers import files_of
 from tests.registry_server import Served, serve
 
 AMD64 = Platform("linux", "amd64")
@@ -102,9 +103,11 @@ def fetch(served: Served, tmp_path: Path, name: str = "test/image:v1", platform:
 
 
 def assert_whole(image: Image) -> None:
-    contents = [layer.path.read_bytes()[layer.offset : layer.offset + layer.size] for layer in image.layers]
+    contents = [
+        layer.path.read_bytes()[layer.offset : layer.offset + layer.size] for layer in files_of(image)
+    ]
     assert [gzip.decompress(data) for data in contents] == LAYERS
-    assert [layer.digest for layer in image.layers] == [
+    assert [layer.digest for layer in files_of(image)] == [
         f"sha256:{hashlib.sha256(d).hexdigest()}" for d in contents
     ]
 
@@ -543,7 +546,7 @@ def test_a_layer_twice(served: Served, tmp_path: Path) -> None:
         layers=[*document["layers"], document["layers"][0]],
     )
     image = fetch(served, tmp_path)
-    assert [layer.path for layer in image.layers] == [image.layers[n].path for n in (0, 1, 0)]
+    assert [layer.path for layer in files_of(image)] == [files_of(image)[n].path for n in (0, 1, 0)]
     asked = [path for path, _, _ in served.requests if path.endswith(str(image.layers[0].digest))]
     assert len(asked) == 1
 

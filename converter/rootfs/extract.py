@@ -127,9 +127,9 @@ class TreeWriter:
         Raises ConversionError when a layer changed since it was scanned; OSError when the disk is full.
         """
         self._large.wait()
-        for node in self._kept:
-            if node.restated and node.written is not None:
-                self._finish_again(node, node.written)
+        for inode in self._kept:
+            if inode.restated and inode.written is not None:
+                self._finish_again(inode, inode.written)
         directories: list[tuple[bytes, Directory]] = [(b"", plan.root)]
         names: dict[Inode, list[bytes]] = defaultdict(list)  # those that are not there yet
         right = 0
@@ -249,7 +249,7 @@ class TreeWriter:
         os.chmod(path, 0o600, dir_fd=fd)
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         try:
-            self._finish_file(path, inode.entry, self._to_be_owned(inode.entry), file)
+            self._finish_file(path, inode.entry, self._ownership, file)
             os.fchmod(file, inode.entry.mode)
         finally:
             os.close(file)

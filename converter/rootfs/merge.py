@@ -20,6 +20,7 @@ _MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."  # aufs' own bookkeeping, which Docker ignores
+_OVERLAY = b"trusted.overlay."  # overlayfs' own: means something to it, and nobody sees it in a container
 # Bytes of names, attributes and maps: so much, and so much more for each entry. Far above any real image's.
 _METADATA = 1 << 26
 _ENTRY_METADATA = 1 << 10
@@ -64,7 +65,7 @@ class Directory:
     def hide(self, name: bytes) -> None:
         """Whatever older layers have of this name is not seen."""
         if isinstance(self.whiteouts, frozenset):
-            self.whiteouts = set()  # made when there is one: most directories never have any
+            self.whiteouts = set(self.whiteouts)  # made when there is one: most directories never have any
         self.whiteouts.add(name)
 
 
@@ -293,15 +294,31 @@ class _LayerTree:
         parent = place.directory
         if name.startswith(_WHITEOUT):
             if name == _OPAQUE:
-                parent.opaque = True
+                parent.opaque = parent is not self.root  # to overlayfs a layer's root never is
             elif not name.startswith(_AUFS):
                 self._whiteout(parent, name, entry)
             return
         existing = parent.children.get(name)
-        if entry.kind == "dir" and isinstance(existing, Directory):
-            existing.entry = entry
+        opaque = False
+        if entry.xattrs:
+            entry, opaque = _without_overlay(entry)
+        if entry.kind == "dir":
+            if isinstance(existing, Directory):
+                existing.entry = entry
+                existing.opaque |= opaque
+                return
+            if name in parent.whiteouts:
+                parent.whiteouts = parent.whiteouts - {
+                    name
+                }  # Docker's directory takes the place of its whiteout
+        elif entry.kind == "char" and entry.device == (0, 0):  # a whiteout to overlayfs
+            if existing is not None:
+                self._replaced(parent.children.pop(name))
+            parent.hide(name)
             return
         node = self._node(parent, name, entry)
+        if opaque and isinstance(node, Directory):
+            node.opaque = True
         parent.children[name] = node
         if existing is not None:
             self._replaced(existing)
@@ -397,6 +414,13 @@ class _LayerTree:
 
 
 _NO_NAMES = frozenset({b"", b".", b".."})
+
+
+def _without_overlay(entry: Entry) -> tuple[Entry, bool]:
+    """The entry without overlayfs' own attributes, and whether they make it opaque."""
+    kept = tuple(item for item in entry.xattrs if not item[0].startswith(_OVERLAY))
+    opaque = (_OVERLAY + b"opaque", b"y") in entry.xattrs
+    return (entry._replace(xattrs=kept) if len(kept) < len(entry.xattrs) else entry), opaque
 
 
 def _restate(inode: Inode, link: Entry) -> None:

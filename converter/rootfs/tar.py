@@ -362,9 +362,8 @@ def _sparse(
         size -= stream.position - before
         real = _decimal(records.get(b"GNU.sparse.realsize", b""), stream, "sparse size", _SIZE_MAX)
     elif b"GNU.sparse.map" in records:
-        numbers = [
-            _decimal(n, stream, "sparse map", _SIZE_MAX) for n in records[b"GNU.sparse.map"].split(b",")
-        ]
+        texts = records[b"GNU.sparse.map"].split(b",") if records[b"GNU.sparse.map"] else []
+        numbers = [_decimal(text, stream, "sparse map", _SIZE_MAX) for text in texts]
         found = list(zip(numbers[::2], numbers[1::2], strict=False))
         if len(numbers) % 2:
             raise _bad(stream, "has a broken sparse map")
