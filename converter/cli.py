@@ -6,12 +6,11 @@ import re
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from converter import conversion, report
+from converter import conversion, interrupt, report
 from converter.errors import ConversionError
 from converter.image.model import parse_platform
 from converter.rootfs.merge import Limits
@@ -141,24 +140,19 @@ def _bytes(text: str) -> int:
     return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
 
 
-class _Interrupted(BaseException):
-    """A signal asked us to stop. Not KeyboardInterrupt, which typer turns into an exit of its own."""
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise _Interrupted
-
-
 def main() -> None:
     """Entry point: 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt.on_signal)
     try:
-        app()
+        try:
+            app()
+        finally:
+            interrupt.too_late()
     except ConversionError as error:
         sys.stderr.write(f"docker2nspawn: {error}\n")
         sys.exit(1)
-    except _Interrupted:
+    except interrupt.Interrupted:
         sys.stderr.write("docker2nspawn: interrupted; nothing was installed\n")
         sys.exit(130)
     except BrokenPipeError:

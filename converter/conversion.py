@@ -13,11 +13,12 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+from converter import interrupt
 from converter.errors import ConversionError
 from converter.image import archive, layout
 from converter.image.model import Image, Platform, this_platform
 from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
-from converter.install import Files, Places, Staging, check_free, install, staging
+from converter.install import Files, Places, Staging, check_free, install, recover, staging
 from converter.machine.facts import observe
 from converter.machine.mapping import Mapped, map_image
 from converter.machine.settings import ignored_untrusted, render
@@ -84,8 +85,10 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
 
     Raises ConversionError, with everything as it was before, when that cannot be done.
     """
+    interrupt.in_time()
     reference, name = _resolve(source, options)
     places = Places(options.root)
+    recover(places)
     check_free(places, name, force=options.force)
     with staging(places) as stage, _disk_errors(stage):
         image = _open(reference, options, stage.spool, progress)

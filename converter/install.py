@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter import interrupt
 from converter.errors import ConversionError
 from converter.linux import (
     RENAME_EXCHANGE,
@@ -95,6 +96,13 @@ class Files:
     trusted: bool
 
 
+def recover(places: Places) -> None:
+    """Finish or undo what killed runs left behind. Raises ConversionError when that cannot be done."""
+    if places.machines.is_dir():
+        with _errors_of("prepare", places.machines), _global_lock(places):
+            _recover(places)
+
+
 def check_free(places: Places, name: str, *, force: bool) -> None:
     """Raise ConversionError when `name` is taken, or with `force` when it cannot be replaced safely."""
     with _errors_of("prepare", places.tree(name)):
@@ -152,6 +160,7 @@ def staging(places: Places) -> Iterator[Staging]:
             result.spool.mkdir(mode=0o700)
         yield result
     finally:
+        interrupt.too_late()
         # A journal is left only by a decided installation that could not be finished: the next run will.
         if path is not None and not (path / _JOURNAL).exists():
             _remove_tree(path)
@@ -195,8 +204,10 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
                 locks.enter_context(_nspawn_lock(places, name))
                 check_free(places, name, force=force)
                 _prepare(places, journal, made)
+                interrupt.too_late()
                 _write_synced(stage.path / _JOURNAL, json.dumps({**journal, "decided": True}), 0o600)
             except BaseException:
+                interrupt.too_late()
                 _undo(stage.path, places, journal)
                 for directory in reversed(made):
                     directory.rmdir()

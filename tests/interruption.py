@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter import cli
+from converter import cli, interrupt
 from tests.layers import directory, file, hardlink, symlink, tar
 from tests.test_wrong_input import saved
 
@@ -215,7 +215,7 @@ def _convert_and_exit(arguments: list[str], errors: int) -> None:
         cli.main()
     except SystemExit as end:
         status = end.code or 0
-    except cli._Interrupted:
+    except interrupt.Interrupted:
         pass  # just after its end: it has done what it had to
     except BaseException:
         traceback.print_exc()

@@ -139,7 +139,7 @@ def test_killed_where_there_was_no_machine(run: Runner, kind: str, place: Path) 
         if ended.status != 0:  # it is there: this run may just have finished what the dead one had decided
             assert "use --force to replace" in ended.stderr
         assert look(scene.root) == scene.whole[image], (found, ended)
-    assert outcomes["not complete"] > 5, outcomes
+    assert outcomes["not complete"], outcomes
 
 
 @pytest.mark.parametrize("fresh", [False, True])

@@ -432,19 +432,19 @@ def _umoci(place: Path, archive: Path) -> Tree:
     return facts(place / "bundle/rootfs")
 
 
-def _ours(place: Path, archive: Path) -> Tree:
+def _ours(root: Path, source: str, docker_host: str) -> Tree:
     command: list[str | Path] = [
         ".venv/bin/docker2nspawn",
         "convert",
         "--json",
         "--root",
-        place / "root",
+        root,
         "--name",
         "same",
     ]
-    result = json.loads(lab.run(*command, f"docker-archive:{archive}").stdout)
+    result = json.loads(lab.run(*command, source, DOCKER_HOST=docker_host).stdout)
     assert [note for note in result["notes"] if note["subject"] == "files"] == []
-    found = facts(place / "root/var/lib/machines/same")
+    found = facts(root / "var/lib/machines/same")
     return {name: what for name, what in found.items() if not name.startswith(b"usr/lib/docker2nspawn")}
 
 
@@ -519,7 +519,8 @@ def test_the_tree_is_what_docker_and_umoci_have(corpus: Corpus, name: str) -> No
     image, place = corpus.image(name)
     tag = f"lab/tree-{name}"
     archive = place / "image.tar"
-    ours = _ours(place, archive)
+    ours = _ours(place / "ours", f"docker-archive:{archive}", corpus.docker_host)
+    assert _ours(place / "stored", f"docker-daemon:{tag}", corpus.docker_host) == ours
     _same(ours, _overlay(place, tag, corpus.docker_host), image, image.overlay or {})
     exported = _exported(_export(place, tag, corpus.docker_host))
     _same(_exported(ours), exported, image, image.export or {})

@@ -32,7 +32,11 @@ class _File:
     finish: Callable[[int], None]
 
 
-_Item = _File | memoryview | None
+class _Stop:
+    """Ends a thread, also in the middle of a file."""
+
+
+_Item = _File | memoryview | _Stop | None
 
 
 class LargeFiles:
@@ -56,8 +60,8 @@ class LargeFiles:
         except BaseException:
             os.close(fd)
             raise
-        chosen.put(_File(fd, finish))
         try:
+            chosen.put(_File(fd, finish))
             for piece in pieces:
                 chosen.put(piece)
         finally:
@@ -73,7 +77,7 @@ class LargeFiles:
         """End the threads; what still waits is not written."""
         self._errors.append(InterruptedError())
         for waiting in self._queues:
-            waiting.put(None)
+            waiting.put(_Stop())
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -93,8 +97,14 @@ class LargeFiles:
     def _work(self, waiting: queue.Queue[_Item]) -> None:
         # From an anonymous mapping, for its alignment.
         block = memoryview(mmap.mmap(-1, _BLOCK))
-        while (item := waiting.get()) is not None:
-            assert isinstance(item, _File)
+        pieces = _Pieces(waiting)
+        while not pieces.stopped:
+            item = waiting.get()
+            if isinstance(item, _Stop):
+                break
+            if not isinstance(item, _File):  # of one that was never begun, because of an interrupt
+                waiting.task_done()
+                continue
             pieces = _Pieces(waiting)
             try:
                 if not self._errors:
@@ -107,7 +117,6 @@ class LargeFiles:
                 for _ in pieces:
                     pass
                 waiting.task_done()
-        waiting.task_done()
 
 
 class _Pieces:
@@ -116,6 +125,7 @@ class _Pieces:
     def __init__(self, waiting: queue.Queue[_Item]) -> None:
         self._waiting = waiting
         self._ended = False
+        self.stopped = False
 
     def __iter__(self) -> _Pieces:
         return self
@@ -125,10 +135,10 @@ class _Pieces:
             raise StopIteration
         piece = self._waiting.get()
         self._waiting.task_done()
-        if piece is None:
+        if not isinstance(piece, memoryview):
             self._ended = True
+            self.stopped = isinstance(piece, _Stop)
             raise StopIteration
-        assert isinstance(piece, memoryview)
         return piece
 
 

@@ -113,6 +113,7 @@ def read_entries(stream: Stream) -> Iterator[Entry]:
             elif flag == b"K":
                 long_link = data.partition(b"\0")[0]
             else:
+                pieces = []
                 extended = _pax_records(data, stream, pieces)
             continue
         entry = _entry(header, flag, numbers, extended, long_name, long_link, pieces, stream)
