@@ -188,7 +188,7 @@ def _unpack(layer: _Layer, item: Item) -> None:
         _remove(layer, path)
         layer.gone.add(path)
     else:
-        if item.kind == "dir" and path not in layer.nodes:
+        if item.kind == "dir":
             layer.gone.discard(path)
         node: _Dir | _File | _Older = _Dir(item) if item.kind == "dir" else _File(item)
         if item.kind == "hardlink":

@@ -9,12 +9,14 @@ import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converter.errors import ConversionError
+from converter.rootfs import files as writing_files
 from tests.layers import member, tar
 from tests.stack_reference import Item, OpenQuestionError, RefusedError, reference
 from tests.trees import ROOT, facts, written
@@ -298,6 +300,13 @@ def thorough(examples: int) -> settings:
 @given(stacks(anything, layers=4, size=7))
 def test_any_stack(stack: Stack) -> None:
     check(stack)
+
+
+@thorough(250)
+@given(stacks(anything, layers=4, size=9))
+def test_any_stack_whose_small_files_processes_make(stack: Stack) -> None:
+    with mock.patch.object(writing_files, "_FEW", 0), mock.patch.object(writing_files, "_BATCH_FILES", 3):
+        check(stack)
 
 
 @thorough(300)

@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 BLOCK = 1 << 20
@@ -35,19 +36,26 @@ def read_blocks(path: Path | str, offset: int, size: int) -> Generator[memoryvie
         if direct >= 0:
             stack.callback(os.close, direct)
             in_memory = stack.enter_context(_page_cache(fd, end))
-        # From an anonymous mapping, for its alignment.
-        buffer = memoryview(mmap.mmap(-1, BLOCK))
-        while offset < end:
-            start = offset - offset % _ALIGNED
+
+        def read(start: int, buffer: memoryview) -> int:
             if direct < 0 or in_memory(start):
-                count = os.preadv(fd, [buffer], start)
-            else:
-                count = _read_direct(direct, fd, buffer, start)
-            block = buffer[offset - start : min(count, end - start)]
-            if not block:
+                return os.preadv(fd, [buffer], start)
+            return _read_direct(direct, fd, buffer, start)
+
+        # From anonymous mappings, for their alignment. While one is used, the other is filled.
+        starts = range(offset - offset % _ALIGNED, end, BLOCK)
+        buffers = [memoryview(mmap.mmap(-1, BLOCK)) for _ in starts[:2]]
+        reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="read"))
+        coming: Future[int] | None = None
+        for number, start in enumerate(starts):
+            count = coming.result() if coming is not None else read(start, buffers[number % 2])
+            block = buffers[number % 2][max(offset - start, 0) : min(count, end - start)]
+            if start + BLOCK < end:
+                coming = reader.submit(read, start + BLOCK, buffers[(number + 1) % 2])
+            if block:
+                yield block
+            if count < min(BLOCK, end - start):
                 return
-            offset += len(block)
-            yield block
 
 
 def _open_direct(path: Path | str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import itertools
 import lzma
 import sys
 import zlib
@@ -26,7 +27,7 @@ try:
 except ImportError:  # a processor without ISA-L
     igzip = None
 
-CHUNK = 1 << 20  # bytes of output at most; also of input at once
+CHUNK = 1 << 18  # bytes of output at most, also of input at once: what fits into a processor's cache
 
 Block = bytes | memoryview
 
@@ -56,12 +57,11 @@ def decompressed(blocks: Iterator[Block]) -> Iterator[bytes]:
     first = next(blocks, b"")
     for magic, name, make in _FORMATS:
         if bytes(first[:6]).startswith(magic):
-            yield from _units(first, blocks, magic, name, make)
+            yield from _units(_fed(first, blocks), magic, name, make)
             return
-    if first:
-        yield bytes(first)
-    for block in blocks:
-        yield bytes(block)
+    for block in itertools.chain([first], blocks):
+        for at in range(0, len(block), CHUNK):
+            yield bytes(block[at : at + CHUNK])
 
 
 def is_compressed(start: bytes) -> bool:
@@ -91,10 +91,15 @@ class _Chunks(io.RawIOBase):
         return count
 
 
-def _units(
-    data: Block, blocks: Iterator[Block], magic: bytes, name: str, make: Callable[[], _Unit]
-) -> Iterator[bytes]:
+def _fed(first: Block, blocks: Iterator[Block]) -> Iterator[Block]:
+    for block in itertools.chain([first], blocks):
+        for at in range(0, len(block), CHUNK):
+            yield block[at : at + CHUNK]
+
+
+def _units(blocks: Iterator[Block], magic: bytes, name: str, make: Callable[[], _Unit]) -> Iterator[bytes]:
     """Undo the compression of all members; zeros may follow the last one, as tape and tar padding."""
+    data: Block = b""
     while True:
         while len(data) < len(magic) and (more := next(blocks, b"")):
             data = bytes(data) + more

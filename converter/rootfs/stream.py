@@ -16,7 +16,7 @@ from converter.rootfs.blocks import read_blocks
 from converter.rootfs.compression import decompressed
 from converter.rootfs.tarsplit import assembled
 
-_AHEAD = 12  # chunks, of about 1 MiB, that may wait between two threads: levels out large and small files
+_AHEAD = 32  # chunks, of 256 KiB, that may wait between two threads: levels out large and small files
 
 T = TypeVar("T")
 AnyLayer = Layer | UnpackedLayer
