@@ -11,11 +11,13 @@ import ctypes
 import errno
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 BLOCK = 1 << 20
+_AHEAD = 2  # blocks on their way from the disk
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -42,16 +44,17 @@ def read_blocks(path: Path | str, offset: int, size: int) -> Generator[memoryvie
                 return os.preadv(fd, [buffer], start)
             return _read_direct(direct, fd, buffer, start)
 
-        # From anonymous mappings, for their alignment. While one is used, the other is filled.
+        # From anonymous mappings, for their alignment. While one is used, the others are filled.
         starts = range(offset - offset % _ALIGNED, end, BLOCK)
-        buffers = [memoryview(mmap.mmap(-1, BLOCK)) for _ in starts[:2]]
-        reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="read"))
-        coming: Future[int] | None = None
+        buffers = [memoryview(mmap.mmap(-1, BLOCK)) for _ in starts[: _AHEAD + 1]]
+        readers = stack.enter_context(ThreadPoolExecutor(_AHEAD, thread_name_prefix="read"))
+        coming: deque[Future[int]] = deque()
         for number, start in enumerate(starts):
-            count = coming.result() if coming is not None else read(start, buffers[number % 2])
-            block = buffers[number % 2][max(offset - start, 0) : min(count, end - start)]
-            if start + BLOCK < end:
-                coming = reader.submit(read, start + BLOCK, buffers[(number + 1) % 2])
+            count = coming.popleft().result() if coming else read(start, buffers[number % len(buffers)])
+            block = buffers[number % len(buffers)][max(offset - start, 0) : min(count, end - start)]
+            while len(coming) < _AHEAD and number + len(coming) + 1 < len(starts):
+                following = number + len(coming) + 1
+                coming.append(readers.submit(read, starts[following], buffers[following % len(buffers)]))
             if block:
                 yield block
             if count < min(BLOCK, end - start):

@@ -6,6 +6,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from converter.rootfs.blocks import read_blocks
 from converter.rootfs.compression import decompressed
 from converter.rootfs.tarsplit import assembled
 
-_AHEAD = 32  # chunks, of 256 KiB, that may wait between two threads: levels out large and small files
+_AHEAD = 64  # chunks, of 256 KiB, that may wait between two threads: levels out large and small files
 
 T = TypeVar("T")
 AnyLayer = Layer | UnpackedLayer
@@ -150,13 +151,15 @@ def _unpacked(layer: AnyLayer, step: Step | None) -> Generator[bytes]:
 
     def blocks() -> Iterator[memoryview]:
         nonlocal size
-        for block in read_blocks(layer.path, layer.offset, layer.size):
-            if computed is not None:
-                computed.update(block)
-            size += len(block)
-            if step is not None:
-                step.advance(len(block))
-            yield block
+        with ThreadPoolExecutor(1, thread_name_prefix="hash") as hasher:
+            for block in read_blocks(layer.path, layer.offset, layer.size):
+                hashed = hasher.submit(computed.update, block) if computed is not None else None
+                size += len(block)
+                if step is not None:
+                    step.advance(len(block))
+                yield block
+                if hashed is not None:
+                    hashed.result()
         if size < layer.size:
             raise ConversionError(f"it is cut short: {layer.path} ends in it")
 
