@@ -27,8 +27,8 @@ _HERE = Path(__file__).parent
 
 _FOOTNOTES = (
     "Wall time, CPU time (user and system) and memory (the largest process) are medians; the ratios are to `tar -x` "
-    "of the flattened, uncompressed tarball of the same input. Before each measurement the target is removed, "
-    "everything dirty is written out and the page cache dropped.",
+    "of the flattened, uncompressed tarball of the same input. Each tree is written into a new directory. Before each "
+    "measurement everything dirty is written out and the page cache dropped.",
     "docker2nspawn and importctl have the tree on the disk when they end (`syncfs`); tar, bsdtar, umoci and docker "
     "leave it in the page cache. docker2nspawn also verifies every digest, which of these only umoci and skopeo do.",
     "¹ The CPU time and memory of the Docker Engine are not included, only those of its client and of what is piped "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,11 @@ Costs = dict[tuple[str, str], Cost]
 # What a tool may add to an image: Docker the places it mounts over, docker2nspawn what nspawn needs.
 _MAY_ADD = 60
 
+_ROOM = 12 << 30  # bytes that a tool may need
+# Seconds: ext4 does not use an inode again for up to six minutes after its deletion (fs/ext4/ialloc.c,
+# recently_deleted), and until then looks at each of them whenever it makes a file, whoever makes it.
+_SETTLE = 370
+
 
 def rounds(
     images: Sequence[Input], tools: Sequence[Tool], target: Path, repeat: int, docker: Engine | None = None
@@ -28,15 +35,27 @@ def rounds(
     for turn in range(repeat):
         for one in images:
             for tool in tools:
-                remove(target)
-                target.mkdir()
-                job = Job(one, target, containers[one.name])
+                place = _place(target, f"{one.name}-{turn}-{tool.name}")
+                job = Job(one, place, containers[one.name])
                 cost = measure(tool.script(job), environment=environment)
-                _check(one, tool, target)
+                _check(one, tool, place)
                 costs.setdefault((one.name, tool.name), []).append(cost)
                 shown = f"{one.name} {turn + 1}/{repeat} {tool.name}: {cost.wall:.1f} s"
                 print(f"benchmarks: {shown}", file=sys.stderr, flush=True)
     return {key: median(several) for key, several in costs.items()}
+
+
+def _place(target: Path, name: str) -> Path:
+    """A new directory. Earlier trees stay as long as there is room: see _SETTLE."""
+    target.mkdir(exist_ok=True)
+    if shutil.disk_usage(target).free < _ROOM:
+        remove(target)
+        target.mkdir()
+        print(f"benchmarks: room made; waiting {_SETTLE} s for the file system", file=sys.stderr, flush=True)
+        time.sleep(_SETTLE)
+    place = target / name
+    place.mkdir()
+    return place
 
 
 def _check(one: Input, tool: Tool, target: Path) -> None:

@@ -64,7 +64,8 @@ def test_a_device_is_made_and_never_opened(scene: Scene, what: str) -> None:
     kind, major, minor = DEVICES[what]
     flag = tarfile.BLKTYPE if kind == "block" else tarfile.CHRTYPE
     made = member("dev/trap", flag, devmajor=major, devminor=minor, mode=0o4666)
-    expected: Tree = {"dev/trap": f"{kind} {major}:{minor}"} if ROOT else {"dev": "dir"}
+    whiteout = (kind, major, minor) == ("char", 0, 0)  # to overlayfs, so to Docker
+    expected: Tree = {"dev/trap": f"{kind} {major}:{minor}"} if ROOT and not whiteout else {"dev": "dir"}
     with opened() as names:
         outcome = scene.check(expected, tar(made))
     assert names != []

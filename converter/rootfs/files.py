@@ -20,7 +20,7 @@ from converter.rootfs.tar import Entry
 
 _THREADS = 2  # keep a disk busy while one of them copies
 _PIECES = 16  # of a large file that may wait
-_MAKERS = 1
+_MAKERS = 1  # with two there is nothing left of two processors for the rest
 _FEW = 200  # files that are made before there are processes for them
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 18  # small files go to a process together
 _ASIDE = b"/"  # begins Inode.written of what lies aside; paths in the tree have no leading slash
