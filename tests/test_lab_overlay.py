@@ -36,7 +36,7 @@ LAYERS = (
 )  # fmt: skip
 
 CHANGES = """
-/bin/busybox --install /bin
+/bin/busybox --install -s /bin
 echo added >/d/added; ln /d/added /d/linked; rm /d/large; rm -r /many; mkdir /many; echo new >/many/new
 mkfifo /fifo; chmod 2770 /d; chown 12:34 /empty; echo more >>/l/through; ln -s /nowhere /link; rm /tmp -r
 mkdir -p /deep/er; touch -d @1000000000 /deep/er; echo done >/done; exec sleep 1000

@@ -317,7 +317,9 @@ def _zero_device() -> tuple[bytes, ...]:
 
 
 MERGED = "Docker forgets a whiteout when its own layer makes the directory anew; OCI's whiteouts hide what is older"
-WHITEOUT = "a device 0:0 is overlayfs' own whiteout, so Docker hides by it; here and in umoci it is a device"
+WHITEOUT = "a device 0:0 is overlayfs' own whiteout, so Docker hides by it; in umoci it is a device"
+# Docker's store knows a sparse file by its content alone, and cannot make the layer again: "could not verify".
+NOT_SAVED = {"sparse"}
 DOCKER_TIME = "a directory that no layer describes has in Docker the time of unpacking; here always the same"
 RESTATED = "an unmentioned parent is in Docker root's, 0755 and of now; here and in umoci it stays as it was"
 EMPTIES = (
@@ -371,8 +373,8 @@ IMAGES: dict[str, Made | Built | Callable[[Path], tuple[bytes, ...]]] = {
         _no_parents(), frozenset({b"new", b"new/dir"}), overlay={b"tmp": RESTATED}, export={b"tmp": RESTATED}
     ),
     "large": Made(_large()),
-    "whiteout-and-again": Made(_whiteout_and_again(), overlay={b"d/old": MERGED}, export={b"d/old": MERGED}),
-    "zero-device": Made(_zero_device(), overlay={b"f": WHITEOUT}, export={b"f": WHITEOUT}),
+    "whiteout-and-again": Made(_whiteout_and_again(), umoci={b"d/old": MERGED}),
+    "zero-device": Made(_zero_device(), umoci={b"f": WHITEOUT}),
 }
 
 
@@ -520,7 +522,11 @@ def test_the_tree_is_what_docker_and_umoci_have(corpus: Corpus, name: str) -> No
     tag = f"lab/tree-{name}"
     archive = place / "image.tar"
     ours = _ours(place / "ours", f"docker-archive:{archive}", corpus.docker_host)
-    assert _ours(place / "stored", f"docker-daemon:{tag}", corpus.docker_host) == ours
+    if name in NOT_SAVED:
+        command = ("docker", "save", "-o", place / "saved.tar", tag)
+        assert lab.run(*command, check=False, DOCKER_HOST=corpus.docker_host).returncode != 0
+    else:
+        assert _ours(place / "stored", f"docker-daemon:{tag}", corpus.docker_host) == ours
     _same(ours, _overlay(place, tag, corpus.docker_host), image, image.overlay or {})
     exported = _exported(_export(place, tag, corpus.docker_host))
     _same(_exported(ours), exported, image, image.export or {})
