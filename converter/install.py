@@ -196,6 +196,7 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
         }
         shutil.rmtree(stage.spool)
         sync_file_system(stage.path)
+        interrupt.too_late()  # what follows takes moments
         with _global_lock(places), contextlib.ExitStack() as locks:
             made: list[Path] = []
             try:
@@ -204,10 +205,8 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
                 locks.enter_context(_nspawn_lock(places, name))
                 check_free(places, name, force=force)
                 _prepare(places, journal, made)
-                interrupt.too_late()
                 _write_synced(stage.path / _JOURNAL, json.dumps({**journal, "decided": True}), 0o600)
             except BaseException:
-                interrupt.too_late()
                 _undo(stage.path, places, journal)
                 for directory in reversed(made):
                     directory.rmdir()
@@ -291,7 +290,7 @@ def _recover_one(stage: Path, places: Places) -> None:
     except (FileNotFoundError, ValueError):
         return
     tree = places.tree(journal["name"])
-    with _nspawn_lock(places, journal["name"]):
+    with interrupt.held(), _nspawn_lock(places, journal["name"]):
         taken = tree.exists() and not journal["force"] and not _is_installed(tree, journal)
         if journal["decided"] and not taken:
             _finish(stage, places, journal)

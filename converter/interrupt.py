@@ -6,6 +6,8 @@ and halfway there is no state that anybody wants.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _late = False
@@ -25,6 +27,17 @@ def in_time() -> None:
     """From now on signals interrupt."""
     global _late
     _late = False
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Signals come too late while this lasts."""
+    global _late
+    before, _late = _late, True
+    try:
+        yield
+    finally:
+        _late = before
 
 
 def too_late() -> None:
