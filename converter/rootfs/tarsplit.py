@@ -108,8 +108,8 @@ def _content(root: int, batch: _Batch, seen: Callable[[int], None]) -> bytes:
             continue
         fd = open_in_root(root, item.name, _READ)
         try:
-            data = os.read(fd, item.size)
-            if len(data) != item.size or os.read(fd, 1):
+            data = os.read(fd, item.size + 1)
+            if len(data) != item.size:
                 raise _changed(item)
         finally:
             os.close(fd)
