@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from converter.image.model import Layer
+from converter.rootfs.directories import DIRECTORY
 
 _OVERLAY = "trusted.overlay."
 _ELSEWHERE = frozenset({"trusted.overlay.redirect", "trusted.overlay.metacopy"})
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CHUNK = 1 << 20
 
 
 class _ElsewhereError(Exception):
@@ -34,7 +33,7 @@ def changes_layer(upper: Path, path: Path) -> Layer | None:
     None when the kernel keeps parts of it elsewhere (redirect_dir, metacopy). Raises OSError.
     """
     links: dict[tuple[int, int], str] = {}
-    root = os.open(upper, _DIRECTORY)
+    root = os.open(upper, DIRECTORY)
     try:
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as layer:
             for name, parent, base in _walk(root):
@@ -72,7 +71,7 @@ def _descend(root: int, path: str) -> int:
     fd = os.dup(root)
     for part in filter(None, path.split("/")):
         try:
-            below = os.open(part, _DIRECTORY, dir_fd=fd)
+            below = os.open(part, DIRECTORY, dir_fd=fd)
         finally:
             os.close(fd)
         fd = below

@@ -59,9 +59,8 @@ def decompressed(blocks: Iterator[Block]) -> Iterator[bytes]:
         if bytes(first[:6]).startswith(magic):
             yield from _units(_fed(first, blocks), magic, name, make)
             return
-    for block in itertools.chain([first], blocks):
-        for at in range(0, len(block), CHUNK):
-            yield bytes(block[at : at + CHUNK])
+    for block in _fed(first, blocks):
+        yield bytes(block)
 
 
 def is_compressed(start: bytes) -> bool:

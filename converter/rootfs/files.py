@@ -1,4 +1,4 @@
-"""Regular files: made, filled and finished while others are read; large ones by threads, small ones by processes."""
+"""Regular files: made, filled and finished while others are read; large ones by threads, small ones by a process."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from converter.rootfs.tar import Entry
 
 _THREADS = 2  # keep a disk busy while one of them copies
 _PIECES = 16  # of a large file that may wait
-_MAKERS = 1  # with two there is nothing left of two processors for the rest
-_FEW = 200  # files that are made before there are processes for them
+_FEW = 200  # files that are made before there is a process for them
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 18  # small files go to a process together
 _ASIDE = b"/"  # begins Inode.written of what lies aside; paths in the tree have no leading slash
 
@@ -47,8 +46,7 @@ class FileWriter:
         self._lock = Lock()
         self._batch: list[SmallFile] = []
         self._batch_bytes = 0
-        self._makers: list[Maker] = []
-        self._next = 0  # maker
+        self._maker: Maker | None = None  # with two there is nothing left of two processors for the rest
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_THREADS)
         self._threads: list[Thread] = []
         self._errors: list[BaseException] = []
@@ -101,8 +99,8 @@ class FileWriter:
     def wait(self) -> None:
         """Return when everything is written. Raises what went wrong."""
         self._flush()
-        for maker in self._makers:
-            made = maker.wait()
+        if self._maker is not None:
+            made = self._maker.wait()
             for number in made.aside:
                 self.kept[number].written = self.aside(number)
             for name, path in made.refused:
@@ -118,10 +116,10 @@ class FileWriter:
             self._aside_fd = -1
 
     def end(self) -> None:
-        """End threads and processes, and forget the directories that they know; `add` begins anew."""
-        for maker in self._makers:
-            maker.kill()
-        self._makers.clear()
+        """End threads and process, and forget the directories that they know; `add` begins anew."""
+        if self._maker is not None:
+            self._maker.kill()
+            self._maker = None
         abandoned = InterruptedError("abandoned")
         self._errors.append(abandoned)
         for _ in self._threads:
@@ -161,10 +159,9 @@ class FileWriter:
         if not self._batch:
             return
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        if not self._makers:
-            self._makers = [Maker(self._root, self._aside_name) for _ in range(_MAKERS)]
-        self._next = (self._next + 1) % len(self._makers)
-        self._makers[self._next].make(batch)
+        if self._maker is None:
+            self._maker = Maker(self._root, self._aside_name)
+        self._maker.make(batch)
 
     def _write(self, inode: Inode, path: bytes, number: int, write: Callable[[int], None]) -> None:
         """Make, fill and finish a file."""

@@ -307,10 +307,8 @@ class _LayerTree:
                 existing.entry = entry
                 existing.opaque |= opaque
                 return
-            if name in parent.whiteouts:
-                parent.whiteouts = parent.whiteouts - {
-                    name
-                }  # Docker's directory takes the place of its whiteout
+            if name in parent.whiteouts:  # in Docker the directory takes its place
+                parent.whiteouts = parent.whiteouts - {name}
         elif entry.kind == "char" and entry.device == (0, 0):  # a whiteout to overlayfs
             if existing is not None:
                 self._replaced(parent.children.pop(name))
@@ -553,11 +551,10 @@ def _copy(tree: Directory) -> Directory:
 
 def _resolve_links(tree: _LayerTree, older: list[Directory], layer: AnyLayer) -> None:
     """Find the files that a layer's hard links mean among the `older` trees, newest first."""
-    opaque = next((n + 1 for n, root in enumerate(older) if root.opaque), len(older))
     for parent, name, link in tree.links:
         if parent.children.get(name) is not link:
             continue  # replaced in its own layer
-        found = _resolve(older[:opaque], link.target, follow_last=False)
+        found = _resolve(older, link.target, follow_last=False)
         if found is None or not isinstance(found[1], Inode):
             raise ConversionError(
                 f"{describe(layer)}: the hard link {_shown(name)} leads to {_shown(link.target)}, which is no file "
