@@ -101,7 +101,9 @@ def container(image: str) -> Iterator[str]:
         CHANGES,
     )
     try:
-        lab.wait_until("the changes", lambda: "/done" in lab.run("docker", "diff", "lab-stored").stdout)
+        lab.wait_until(
+            "the changes", lambda: "/done" in lab.run("docker", "diff", "lab-stored", check=False).stdout
+        )
         yield "lab-stored"
     finally:
         lab.run("docker", "rm", "-f", "-v", "lab-stored")
