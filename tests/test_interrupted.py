@@ -28,6 +28,9 @@ from tests.interruption import (
 KILLS = {"disk": 15, "memory": 130}
 FRESH_KILLS = {"disk": 5, "memory": 50}
 STOPS = {"disk": 5, "memory": 30}
+# How often each outcome must be seen; which instant a kill meets is chance, so it goes on until it was.
+SEEN = {"disk": 3, "memory": 6}
+AT_MOST = 400
 LATE = 0.8  # of a conversion; then it installs
 
 
@@ -101,7 +104,8 @@ class Scene:
 def test_killed_over_an_old_machine(run: Runner, kind: str, place: Path) -> None:
     scene = Scene(run, place, "--force")
     outcomes: Counter[str] = Counter()
-    while outcomes.total() < KILLS[kind]:
+    while outcomes.total() < KILLS[kind] or min(outcomes["not replaced"], outcomes["replaced"]) < SEEN[kind]:
+        assert outcomes.total() < AT_MOST, outcomes
         before = look(scene.root)
         (image,) = (image for image, machine in scene.whole.items() if machine.tree != before.tree)
         if scene.cut_short(image).status != -signal.SIGKILL:
@@ -121,14 +125,14 @@ def test_killed_over_an_old_machine(run: Runner, kind: str, place: Path) -> None
                 pass
     scene.convert(scene.images[0])
     assert look(scene.root) == scene.whole[scene.images[0]]
-    assert outcomes["not replaced"] > 5 and outcomes["replaced"], outcomes
 
 
 def test_killed_where_there_was_no_machine(run: Runner, kind: str, place: Path) -> None:
     scene = Scene(run, place)
     image = scene.images[0]
     outcomes: Counter[str] = Counter()
-    while outcomes.total() < FRESH_KILLS[kind]:
+    while outcomes.total() < FRESH_KILLS[kind] or not outcomes["not complete"]:
+        assert outcomes.total() < AT_MOST, outcomes
         scene.clear()
         if scene.cut_short(image).status != -signal.SIGKILL:
             continue
@@ -139,7 +143,6 @@ def test_killed_where_there_was_no_machine(run: Runner, kind: str, place: Path) 
         if ended.status != 0:  # it is there: this run may just have finished what the dead one had decided
             assert "use --force to replace" in ended.stderr
         assert look(scene.root) == scene.whole[image], (found, ended)
-    assert outcomes["not complete"], outcomes
 
 
 @pytest.mark.parametrize("fresh", [False, True])
