@@ -34,7 +34,23 @@ _RUN = re.compile("""[^"]+|[^']+""")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 
 # nspawn takes these only from a trusted file (src/nspawn/nspawn.c, merge_settings).
-_NEEDS_TRUST = frozenset({"PrivateUsers", "LinkJournal", "Bind", "BindReadOnly", "VirtualEthernet"})
+_NEEDS_TRUST = frozenset(
+    {
+        "Bind",
+        "BindReadOnly",
+        "CPUAffinity",
+        "Capability",
+        "Inaccessible",
+        "LinkJournal",
+        "OOMScoreAdjust",
+        "Private",
+        "PrivateUsers",
+        "PrivateUsersOwnership",
+        "SystemCallFilter",
+        "TemporaryFileSystem",
+        "VirtualEthernet",
+    }
+)
 
 
 def quote_word(word: str) -> str:
@@ -100,11 +116,13 @@ def comment(text: str) -> str:
 def ignored_untrusted(machine: Machine) -> tuple[str, ...]:
     """The settings of this machine that nspawn ignores when the file is not trusted, each once."""
     keys = (key for settings in (_exec, _files, _network) for key, _ in settings(machine))
-    return tuple(dict.fromkeys(key for key in keys if key in _NEEDS_TRUST))
+    return tuple(dict.fromkeys(key for key in keys if key in _NEEDS_TRUST or key.startswith("Limit")))
 
 
 def _exec(machine: Machine) -> Iterator[tuple[str, str]]:
     yield "Boot", _yes(machine.boot)
+    if machine.process_two:
+        yield "ProcessTwo", "yes"
     for line in _packed(map(quote_word, machine.parameters)):
         yield "Parameters", line
     if machine.working_directory is not None:
@@ -115,11 +133,18 @@ def _exec(machine: Machine) -> Iterator[tuple[str, str]]:
         yield "KillSignal", machine.kill_signal
     if machine.hostname is not None:
         yield "Hostname", _hostname(machine.hostname)
-    if machine.drop_capability:
-        yield "DropCapability", " ".join(machine.drop_capability)
+    for key, words in (("Capability", machine.capability), ("DropCapability", machine.drop_capability)):
+        if words:
+            yield key, " ".join(words)
     if machine.no_new_privileges is not None:
         yield "NoNewPrivileges", _yes(machine.no_new_privileges)
+    for line in machine.system_call_filter:
+        yield "SystemCallFilter", line
+    yield from sorted(machine.limits.items())
+    if machine.oom_score_adjust is not None:
+        yield "OOMScoreAdjust", str(machine.oom_score_adjust)
     for key, value in (
+        ("CPUAffinity", machine.cpu_affinity),
         ("PrivateUsers", machine.private_users),
         ("ResolvConf", machine.resolv_conf),
         ("Timezone", machine.timezone),
@@ -130,11 +155,21 @@ def _exec(machine: Machine) -> Iterator[tuple[str, str]]:
 
 
 def _files(machine: Machine) -> Iterator[tuple[str, str]]:
+    if machine.private_users_ownership is not None:
+        yield "PrivateUsersOwnership", machine.private_users_ownership
+    if machine.read_only is not None:
+        yield "ReadOnly", _yes(machine.read_only)
     for bind in machine.binds:
         yield ("BindReadOnly" if bind.read_only else "Bind"), _bind(bind)
+    for tmpfs in machine.temporary_file_systems:
+        yield "TemporaryFileSystem", _colon_separated(tmpfs.path, options=tmpfs.options)
+    for path in machine.inaccessible:
+        yield "Inaccessible", _colon_separated(path)
 
 
 def _network(machine: Machine) -> Iterator[tuple[str, str]]:
+    if machine.private_network is not None:
+        yield "Private", _yes(machine.private_network)
     if machine.virtual_ethernet is not None:
         yield "VirtualEthernet", _yes(machine.virtual_ethernet)
 
@@ -180,10 +215,14 @@ def _hostname(name: str) -> str:
 
 
 def _bind(bind: Bind) -> str:
+    return _colon_separated(bind.source, bind.destination, options=bind.options)
+
+
+def _colon_separated(*paths: str, options: str = "") -> str:
     # Not quoted: colons separate, and a backslash takes a colon's or its own meaning away.
-    parts = [part.replace("\\", "\\\\").replace(":", "\\:") for part in (bind.source, bind.destination)]
+    parts = [part.replace("\\", "\\\\").replace(":", "\\:") for part in paths]
     # The last colon, with no options, keeps white space away from the line's end.
-    return ":".join([*parts, bind.options] if bind.options or bind.destination[-1:].isspace() else parts)
+    return ":".join([*parts, options] if options or paths[-1][-1:].isspace() else parts)
 
 
 def _yes(value: bool) -> str:

@@ -8,10 +8,15 @@ from converter.machine.settings import comment
 
 def render_drop_in(machine: Machine, heading: str) -> str:
     """The drop-in's text. `heading` is one comment line, and stays one whatever is in it."""
-    lines = [comment(heading), "[Service]"]
-    for name, value in sorted(machine.unit_environment.items()):
-        lines.append(f"Environment={name}={value}")
+    service = [f"Environment={name}={value}" for name, value in sorted(machine.unit_environment.items())]
     if machine.timeout_stop is not None:
         # Docker's -1 is "wait for ever".
-        lines.append(f"TimeoutStopSec={machine.timeout_stop if machine.timeout_stop >= 0 else 'infinity'}")
+        service.append(f"TimeoutStopSec={machine.timeout_stop if machine.timeout_stop >= 0 else 'infinity'}")
+    sections: dict[str, list[str]] = {"Unit": [], "Service": service}
+    for setting in machine.unit:
+        sections[setting.section].append(f"{setting.key}={setting.value}")
+    lines = [comment(heading)]
+    for section, settings in sections.items():
+        if settings:
+            lines += [f"[{section}]", *settings]
     return "\n".join(lines) + "\n"
