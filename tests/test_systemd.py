@@ -105,9 +105,9 @@ def test_a_file_is_found_as_from_inside(tmp_path: Path) -> None:
     os.mkfifo(root / "a/pipe")
     assert inside.read(root, "/a/b/up") == inside.read(root, "a/b/absolute") == b"inside"
     assert inside.read(root, "a/b/../../../../a/file", limit=2) == b"in"
-    assert (
-        inside.read(root, "a/b/out") is inside.read(root, "a/b/loop") is inside.read(root, "a/pipe") is None
-    )
-    assert inside.read(root, "a/b") is inside.status(root, "a/b/none") is inside.link(root, "a/file") is None
+    for nothing in ("a/b/out", "a/b/loop", "a/pipe", "a/b", "a/b/none"):
+        assert inside.read(root, nothing) is None, nothing
+    assert inside.status(root, "a/b/none") is None
+    assert inside.link(root, "a/file") is None
     assert inside.names(root, "a") == ("b", "file", "pipe")
     assert inside.link(root, "a/b/up") == "../file"
