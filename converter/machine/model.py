@@ -115,6 +115,7 @@ class Machine:
     drop_capability: tuple[str, ...] = ()
     no_new_privileges: bool | None = None
     system_call_filter: tuple[str, ...] = ()
+    restrict_address_families: str | None = None
     limits: Mapping[str, str] = field(default_factory=dict)
     cpu_affinity: str | None = None
     oom_score_adjust: int | None = None
