@@ -29,6 +29,11 @@ def output(*command: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def is_this_host(root: Path) -> bool:
+    """Is `root` the root directory of the host that runs us, so that kernel and processes are its own?"""
+    return root.resolve() == Path("/")
+
+
 def systemd_runs(root: Path) -> bool:
     """Is systemd this running host's init (sd_booted(3))?"""
     return inside.status(root, "run/systemd/system") is not None
@@ -42,6 +47,6 @@ def unit_property(unit: str, name: str) -> str | None:
 
 def has_program(root: Path, name: str) -> bool:
     """Is the program installed on the host below `root`?"""
-    if root.resolve() == Path("/") and shutil.which(name):
+    if is_this_host(root) and shutil.which(name):
         return True
     return any(inside.status(root, f"{directory}/{name}") for directory in _PROGRAM_DIRECTORIES)

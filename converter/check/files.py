@@ -85,12 +85,12 @@ def _key_findings(machine: Installed) -> Iterator[Finding]:
                 f"{key}=", f"nspawn knows no {key}= in [{section}] and skips it", f"take it out of {path}"
             )
         elif since is not None and machine.systemd is not None and since > machine.systemd:
-            text = f"systemd {machine.systemd} has no {key}=, which is there since {since}: it is skipped"
+            text = f"systemd {machine.systemd} has no {key}= (since {since}): it is skipped"
             yield problem(f"{key}=", text, f"{newer}, or take it out of {path}")
     options = {word for mount in machine.mounts if "Bind" in mount.key for word in mount.options.split(",")}
     for option, since in BIND_OPTIONS_SINCE.items():
         if option in options and machine.systemd is not None and since > machine.systemd:
-            text = f"systemd {machine.systemd} has no mount option {option}, which is there since {since}: nothing starts"
+            text = f"systemd {machine.systemd} has no mount option {option} (since {since}): nothing starts"
             yield problem("Bind=", text, f"{newer}, or take it out of {path}")
 
 
@@ -112,7 +112,7 @@ def unit_findings(machine: Installed) -> Iterator[Finding]:
     for section, key in dict.fromkeys((s.section, s.key) for s in machine.drop_in or ()):
         since = UNIT_SINCE.get((section, key))
         if since is not None and machine.systemd is not None and since > machine.systemd:
-            text = f"systemd {machine.systemd} has no {key}= in [{section}], which is there since {since}: it is skipped"
+            text = f"systemd {machine.systemd} has no {key}= in [{section}] (since {since}): it is skipped"
             yield problem(
                 f"{key}=",
                 text,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import inside
+from converter.check import commands
 from converter.check.parse import (
     PublishedPort,
     Setting,
@@ -211,7 +212,7 @@ def installed(name: str, root: Path) -> Iterator[Installed]:
         yield Installed(
             name=name,
             root=root,
-            live=root.resolve() == Path("/"),
+            live=commands.is_this_host(root),
             systemd=installed_version(root),
             tree=tree,
             settings_path=settings_path,

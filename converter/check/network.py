@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Iterator
 
 from converter import inside
@@ -14,8 +15,9 @@ from converter.check.installed import STATE, Installed, address_of, ports_of
 from converter.check.parse import is_yes
 from converter.systemd import name_servers, only_loopback
 
-_NAMESPACES = "/run/netns/"
+_NAMESPACES = "/run/netns"
 _EXPOSED = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp))?")
+_TABLES_WE_OPEN = {"docker2nspawn", "firewalld"}  # machine/network.sh
 _RANGE_MAX = 1000  # ports; a longer range is not looked through
 
 
@@ -36,15 +38,19 @@ def _taken_ports(machine: Installed) -> Iterator[Finding]:
     taken = sockets.listeners() if machine.ports else ()
     for port in machine.ports:
         for listener in taken:
-            same = (listener.protocol, listener.port) == (port.protocol, port.host_port)
+            same = listener.protocol == port.protocol and port.first <= listener.port <= port.last
             if same and sockets.overlap(port.address, listener.address):
-                who = sockets.owner(listener.inode)
+                where = f"{listener.address} port {listener.port}/{listener.protocol}"
                 yield problem(
                     f"port {port}",
-                    f"{who} listens on {listener.address}:{listener.port}/{listener.protocol} of the host already",
-                    "end that program, or make the machine again with another --publish",
+                    f"{sockets.owner(listener.inode)} listens on {where} of the host already",
+                    f"end that program, or change PORTS in {_script(machine)}",
                 )
                 break
+
+
+def _script(machine: Installed) -> str:
+    return f"/{STATE}/{machine.name}.network"
 
 
 def _exposed_ports(machine: Installed) -> Iterator[Finding]:
@@ -81,15 +87,21 @@ def _other_machines(machine: Installed) -> Iterator[Finding]:
             )
         for port in machine.ports:
             for theirs in ports_of(script):
-                same = (theirs.protocol, theirs.host_port) == (port.protocol, port.host_port)
+                same = (
+                    theirs.protocol == port.protocol
+                    and theirs.first <= port.last
+                    and port.first <= theirs.last
+                )
                 if same and sockets.overlap(port.address, theirs.address):
-                    text = f"machine {other} publishes it too ({theirs}): only one of them gets it"
-                    yield problem(f"port {port}", text, "make one of them again with another --publish")
+                    text = f"machine {other} publishes it too ({theirs}): they cannot run at the same time"
+                    yield problem(
+                        f"port {port}", text, f"change PORTS in {_script(machine)} or in the other's"
+                    )
 
 
 def _namespace_findings(machine: Installed) -> Iterator[Finding]:
     namespace = machine.namespace or ""
-    if machine.network_script is None and namespace.startswith(f"{_NAMESPACES}d2n-"):
+    if machine.network_script is None and namespace.startswith(f"{_NAMESPACES}/d2n-"):
         text = f"/{STATE}/{machine.name}.network is missing: nobody makes the machine's network"
         yield problem("network", text, machine.again)
     if not has_program(machine.root, "ip"):
@@ -101,49 +113,38 @@ def _namespace_findings(machine: Installed) -> Iterator[Finding]:
         yield problem("network", text, "apt-get install nftables")
     if not machine.live:
         return
-    directory = inside.status(machine.root, _NAMESPACES)
-    if directory is None and inside.link(machine.root, _NAMESPACES) is not None or _is_file(machine):
+    found = inside.status(machine.root, _NAMESPACES)
+    if found is not None and not stat.S_ISDIR(found.st_mode):
         yield problem(
-            "network",
-            f"{_NAMESPACES} is not a directory, so `ip netns` cannot work",
-            "remove it, it is made anew",
+            "network", f"{_NAMESPACES} is not a directory, so `ip netns` cannot work", f"rm {_NAMESPACES}"
         )
-    if (policy := _dropping()) is not None and not _opens(machine, policy):
+    if (chain := _dropping(machine)) is not None:
         yield warning(
             "firewall",
-            f"{policy} drops what is forwarded and not allowed: the machine may reach nobody, and nobody it",
+            f"{chain} drops what is forwarded and not allowed: the machine may reach nobody, and nobody it",
             f"allow forwarding to and from {machine.address or 'its address'} in that firewall",
         )
 
 
-def _is_file(machine: Installed) -> bool:
-    return (
-        inside.status(machine.root, "run/netns") is not None
-        and inside.status(machine.root, "run/netns/.") is None
-    )
-
-
-def _opens(machine: Installed, policy: str) -> bool:
-    """Does the network script put rules of its own into that chain?"""
-    script = machine.network_script or ""
-    return "FORWARD" in policy and ("FORWARD" in script or "DOCKER-USER" in script)
-
-
-def _dropping() -> str | None:
-    """The chain of the host's firewall that drops forwarded packets by its policy."""
-    rules = output("iptables", "-S", "FORWARD") or ""
-    if rules.startswith("-P FORWARD DROP"):
-        return "the chain FORWARD of iptables"
+def _dropping(machine: Installed) -> str | None:
+    """The chain of the host's firewall that drops forwarded packets by its policy, whatever our rules accept."""
+    has_iptables = has_program(machine.root, "iptables")
+    if "FORWARD" not in (machine.network_script or "") and has_iptables:
+        rules = output("iptables", "-S", "FORWARD") or ""
+        if rules.startswith("-P FORWARD DROP"):
+            return "the chain FORWARD of iptables"
     try:
-        chains = json.loads(output("nft", "--json", "list", "chains") or "{}").get("nftables", [])
+        entries = json.loads(output("nft", "--json", "list", "chains") or "{}").get("nftables", [])
     except ValueError:
         return None
-    for entry in chains:
-        chain = entry.get("chain", {})
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop":
-            return (
-                f"the chain {chain.get('name')} of nftables' table {chain.get('family')} {chain.get('table')}"
-            )
+    for chain in (entry.get("chain", {}) for entry in entries):
+        table = (chain.get("family"), chain.get("table"))
+        ours = table[1] in _TABLES_WE_OPEN or (table == ("ip", "filter") and has_iptables)
+        drops = (
+            chain.get("hook") == "forward" and chain.get("policy") == "drop" and table[0] in {"ip", "inet"}
+        )
+        if drops and not ours:
+            return f"the chain {chain.get('name')} of nftables' table {table[0]} {table[1]}"
     return None
 
 
@@ -187,7 +188,7 @@ def _resolv_conf_findings(machine: Installed) -> Iterator[Finding]:
     if mode == "uplink" and not _has_resolved(machine):
         yield problem(
             "resolv.conf",
-            f"ResolvConf={machine.value('ResolvConf')}, but systemd-resolved does not run on the host: no names are found",
+            f"ResolvConf={machine.value('ResolvConf')}, but the host runs no systemd-resolved: no names are found",
             f"set ResolvConf=copy-host in /{machine.settings_path}",
         )
     if mode != "host" or machine.host_network:
@@ -197,8 +198,8 @@ def _resolv_conf_findings(machine: Installed) -> Iterator[Finding]:
         yield problem(
             "resolv.conf",
             f"the host's name server is {', '.join(servers)}, which the machine's own network does not reach",
-            f"set ResolvConf=copy-uplink in /{machine.settings_path} (systemd-resolved), or write a name server that it "
-            f"reaches into /{machine.tree_path}/etc/resolv.conf with ResolvConf=off",
+            f"with systemd-resolved set ResolvConf=copy-uplink in /{machine.settings_path}; else write another server "
+            f"into /{machine.tree_path}/etc/resolv.conf with ResolvConf=off",
         )
     elif not servers and machine.live:
         yield warning(

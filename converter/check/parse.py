@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _ASSIGNMENT = re.compile(
-    r"^[ \t]*(?:readonly |export )?[ \t]*([A-Z_]+)=(\"[^\"]*\"|'[^']*'|\S*)", re.MULTILINE
+    r"^[ \t]*(?:readonly |export )?[ \t]*([A-Za-z_]\w*)=(\"[^\"]*\"|'[^']*'|\S*)", re.MULTILINE
 )
 _ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|.)")
+_PORT = re.compile(
+    r"(?:(\[[0-9a-fA-F:.]+\]|[0-9.]+):)?([0-9]{1,5})(?:-([0-9]{1,5}))?:[0-9-]{1,11}/(tcp|udp|sctp)"
+)
 _NAMED = {"n": "\n", "t": "\t"}
 
 
@@ -24,15 +27,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class PublishedPort:
-    """A port of the host that leads to the machine; `address` "" is every address of the host."""
+    """Ports `first` to `last` of the host that lead to the machine; `address` "" is every address of the host."""
 
     protocol: str
     address: str
-    host_port: int
-    port: int
+    first: int
+    last: int
 
     def __str__(self) -> str:
-        return f"{self.address or '*'}:{self.host_port}/{self.protocol}"
+        numbers = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+        host = f"[{self.address}]" if ":" in self.address else self.address or "*"
+        return f"{host}:{numbers}/{self.protocol}"
 
 
 def parse_settings(text: str) -> tuple[Setting, ...]:
@@ -125,13 +130,12 @@ def shell_variables(script: str) -> dict[str, str]:
 
 
 def parse_ports(words: Iterable[str]) -> tuple[PublishedPort, ...]:
-    """`PROTO:HOSTADDR:HOSTPORT:PORT` words; others are left out. An IPv6 address may stand in brackets or bare."""
+    """PORTS of a network script, [IP:]HOST[-LAST]:MACHINE[-LAST]/tcp|udp|sctp; what is none is left out."""
     found = []
     for word in words:
-        protocol, _, rest = word.partition(":")
-        address, *numbers = rest.rsplit(":", 2)
-        if protocol in {"tcp", "udp", "sctp"} and len(numbers) == 2 and all(map(str.isdecimal, numbers)):
-            found.append(PublishedPort(protocol, address.strip("[]"), int(numbers[0]), int(numbers[1])))
+        if match := _PORT.fullmatch(word):
+            address, first, last, protocol = match.groups("")
+            found.append(PublishedPort(protocol, address.strip("[]"), int(first), int(last or first)))
     return tuple(found)
 
 
