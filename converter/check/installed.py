@@ -24,6 +24,7 @@ from converter.check.parse import (
     split_paths,
     split_words,
 )
+from converter.check.versions import SETTINGS_SINCE
 from converter.errors import ConversionError
 from converter.systemd import installed_version
 
@@ -108,7 +109,7 @@ class Installed:
         """All values of a key of the settings file; an empty one takes back those before it."""
         found: list[str] = []
         for setting in self.settings:
-            if setting.key == key:
+            if setting.key == key and (setting.section, key) in SETTINGS_SINCE:
                 found = [*found, setting.value] if setting.value else []
         return found
 

@@ -39,6 +39,8 @@ def tree_findings(machine: Installed) -> Iterator[Finding]:
         what = "is not a directory" if inside.status(machine.root, machine.tree_path) else "is missing"
         yield problem("tree", f"{place} {what}: there is nothing to start", machine.again)
         return
+    if machine.settings_path is None:
+        return  # which is a finding of its own, and nobody knows what shall run
     if machine.boot and not any(
         inside.status(tree, path) for path in ("etc/os-release", "usr/lib/os-release")
     ):
