@@ -20,29 +20,30 @@ class BrokenHost:
 
     root: Path
     bin: Path
+    name: str = NAME
 
     @property
     def tree(self) -> Path:
-        return self.root / f"var/lib/machines/{NAME}"
+        return self.root / f"var/lib/machines/{self.name}"
 
     @property
     def settings(self) -> Path:
-        return self.root / f"var/lib/machines/{NAME}.nspawn"
+        return self.root / f"var/lib/machines/{self.name}.nspawn"
 
     @property
     def trusted(self) -> Path:
-        return self.root / f"etc/systemd/nspawn/{NAME}.nspawn"
+        return self.root / f"etc/systemd/nspawn/{self.name}.nspawn"
 
     @property
     def drop_in(self) -> Path:
-        return self.root / f"etc/systemd/system/systemd-nspawn@{NAME}.service.d/docker2nspawn.conf"
+        return self.root / f"etc/systemd/system/systemd-nspawn@{self.name}.service.d/docker2nspawn.conf"
 
     @property
     def state(self) -> Path:
         return self.root / "var/lib/docker2nspawn/machines"
 
     def findings(self) -> tuple[Finding, ...]:
-        return check(NAME, self.root)
+        return check(self.name, self.root)
 
     def write(self, path: str, text: str = "", *, mode: int = 0o644) -> None:
         """A file of the host."""
@@ -67,13 +68,13 @@ class BrokenHost:
 
     def record(self, **changes: Any) -> None:
         """Change the record."""
-        path = self.state / f"{NAME}.json"
+        path = self.state / f"{self.name}.json"
         record = json.loads(path.read_text())
         path.write_text(json.dumps({**record, **changes}))
 
     def config(self, **changes: Any) -> None:
         """Change the image's config in the record."""
-        record = json.loads((self.state / f"{NAME}.json").read_text())
+        record = json.loads((self.state / f"{self.name}.json").read_text())
         self.record(config={**record["config"], **changes})
 
     def program(self, name: str, script: str) -> None:
@@ -82,11 +83,12 @@ class BrokenHost:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    def network(self, name: str = NAME, *, ports: str = "", address: str = "10.213.0.2") -> None:
+    def network(self, other: str = "", *, ports: str = "", address: str = "10.213.0.2") -> None:
         """A network of the machine's own, as a conversion installs it; for another machine only its script."""
+        name = other or self.name
         script = f"#!/bin/sh\nNAME={name}\nADDRESS={address}\nPORTS='\n{ports}\n'\niptables -A FORWARD\n"
         self.write(f"var/lib/docker2nspawn/machines/{name}.network", script)
-        if name == NAME:
+        if not other:
             unit = f"docker2nspawn-network@{name}.service"
             exec_start = f"ExecStart=/bin/sh /var/lib/docker2nspawn/machines/{name}.network up"
             self.write(f"etc/systemd/system/{unit}", f"[Service]\n{exec_start}\n")

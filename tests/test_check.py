@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from converter import conversion
-from converter.check import Finding, check
+from converter.check import Finding, check, command
 from converter.check.parse import parse_ports, parse_settings, split_paths, split_words
 from converter.errors import ConversionError
 from converter.progress import Silent
@@ -45,6 +46,19 @@ def test_a_machine_as_it_was_installed(host: BrokenHost) -> None:
     assert "firewall" in finding.text
     host.network(ports="127.0.0.1:8000-8010:8000-8010/tcp\n53:53/udp")
     assert len(host.findings()) == 1
+
+
+def test_what_is_printed(host: BrokenHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(NAME, host.root, as_json=False) == 0
+    assert capsys.readouterr().out.startswith("warning: host: ")
+    (host.tree / LAUNCHER).unlink()
+    assert command.run(NAME, host.root, as_json=False) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["problem", "warning"]
+    assert command.run(NAME, host.root, as_json=True) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert [finding["subject"] for finding in answer["findings"]] == ["launcher", "host"]
+    assert set(answer["findings"][0]) == {"severity", "subject", "text", "remedy"}
 
 
 def test_the_names_that_cannot_be(host: BrokenHost) -> None:
@@ -343,6 +357,14 @@ def test_remedies_name_the_source_and_the_root(host: BrokenHost) -> None:
     remedy = only(host).remedy
     assert f"docker2nspawn convert docker-archive:{Path('fixtures/hello.tar').absolute()}" in remedy
     assert f"--name {NAME} --force --root {host.root}" in remedy
+
+
+def test_what_an_image_says_stays_on_one_line(host: BrokenHost) -> None:
+    host.replace("-- /usr/bin/hello", "-- 'gone\x1b[2J'")
+    finding = only(host)
+    assert "gone\\x1b[2J" in finding.text
+    assert finding.line == f"problem: program: {finding.text}; remedy: {finding.remedy}"
+    assert finding.line.isprintable()
 
 
 def test_a_broken_record_is_no_obstacle(host: BrokenHost) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def _source_findings(machine: Installed, mount: Mount, source: str) -> Iterator[
             remedy = f"restore {source} from a backup, or {machine.again}"
             yield problem(f"volume {source.removeprefix(VOLUMES)}", text, remedy)
         else:
-            yield problem(source, text, f"mkdir -p {source}, or mount or copy what shall be there")
+            yield problem(
+                source, text, f"mkdir -p {shlex.quote(source)}, or mount or copy what shall be there"
+            )
 
 
 def file_system_findings(machine: Installed) -> Iterator[Finding]:
@@ -111,5 +114,5 @@ def _label_findings(machine: Installed, tree: Path) -> Iterator[Finding]:
         yield warning(
             "SELinux",
             f"SELinux is enforcing and the tree's label is {label}: it may forbid the program its own files",
-            f"chcon -R -t container_file_t /{machine.tree_path}",
+            f"chcon -hR -t container_file_t /{machine.tree_path}",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 
@@ -180,7 +181,7 @@ def _networkd_findings(machine: Installed) -> Iterator[Finding]:
         and inside.status(machine.root, f"sys/class/net/{bridge}") is None
     ):
         text = f"Bridge={bridge}: the host has no such interface, so nothing starts"
-        yield problem("network", text, f"ip link add {bridge} type bridge")
+        yield problem("network", text, f"ip link add {shlex.quote(bridge)} type bridge")
 
 
 def _resolv_conf_findings(machine: Installed) -> Iterator[Finding]:
@@ -198,8 +199,8 @@ def _resolv_conf_findings(machine: Installed) -> Iterator[Finding]:
         yield problem(
             "resolv.conf",
             f"the host's name server is {', '.join(servers)}, which the machine's own network does not reach",
-            f"with systemd-resolved set ResolvConf=copy-uplink in /{machine.settings_path}; else write another server "
-            f"into /{machine.tree_path}/etc/resolv.conf with ResolvConf=off",
+            "with systemd-resolved set ResolvConf=copy-uplink; else ResolvConf=off, and bind a file that names another "
+            f"server over it: BindReadOnly=FILE:/etc/resolv.conf in /{machine.settings_path}",
         )
     elif not servers and machine.live:
         yield warning(

@@ -47,7 +47,7 @@ def tree_findings(machine: Installed) -> Iterator[Finding]:
         yield problem(
             "os-release",
             "Boot=yes, but the tree has no os-release file, so nspawn refuses it",
-            f"write {place}/etc/os-release (os-release(5)), or set Boot=no and Parameters=",
+            "add os-release(5) to the image and make it again, or set Boot=no and Parameters=",
         )
     elif not machine.boot and inside.status(tree, "usr") is None:
         yield problem("/usr", "the tree has no /usr, so nspawn refuses it", f"mkdir {place}/usr")
@@ -63,7 +63,7 @@ def _program_findings(machine: Installed, tree: Path) -> Iterator[Finding]:
             yield problem(
                 "init",
                 "Boot=yes, but the tree has no systemd and no /sbin/init",
-                "install an init in the tree, or set Boot=no and Parameters=",
+                "install an init in the image and make it again, or set Boot=no and Parameters=",
             )
         else:
             yield from _processor_findings(machine, tree, f"/{found}")
@@ -89,7 +89,7 @@ def _launcher_findings(machine: Installed, tree: Path) -> Iterator[Finding]:
         yield problem(
             "launcher",
             f"{LAUNCHER_PATH} in the tree is not executable: nothing starts",
-            f"chmod 755 /{machine.tree_path}{LAUNCHER_PATH}",
+            machine.again,
         )
     else:
         yield from _processor_findings(machine, tree, LAUNCHER_PATH)
@@ -131,7 +131,7 @@ def _command_findings(machine: Installed, tree: Path, command: _Command) -> Iter
         yield problem(
             "program",
             f"{there} in the tree is not an executable file",
-            f"chmod +x /{machine.tree_path}{there}",
+            f"make it executable in the image, and {machine.again}",
         )
     else:
         where = "in the tree" if "/" in command.program else f"in the tree's {command.search}"
