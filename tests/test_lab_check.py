@@ -170,15 +170,18 @@ def test_units_that_systemd_has_not_read_again(
     there: BrokenHost, systemd_host: lab.Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real systemd answers, as if we ran on its host."""
-    systemd_host.run_machine(there.name)
+    there.setting("Files", "Bind=/gone:/x")  # a unit that failed stays in systemd's memory
+    systemd_host.run("systemctl", "daemon-reload")
+    systemd_host.run("systemctl", "start", f"systemd-nspawn@{there.name}.service", check=False)
     there.unit_line("Service", "TimeoutStartSec=77")
     asks = BrokenHost(there.root, tmp_path, there.name)
     asks.program("systemctl", f'exec nsenter -t {systemd_host.leader} -a systemctl "$@"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(commands, "is_this_host", lambda root: root == there.root)
     (there.root / "run/systemd/system").mkdir(parents=True, exist_ok=True)  # its own is in its tmpfs
-    assert "units" in problems(there)
-    systemd_host.run("systemctl", "daemon-reload")
-    systemd_host.run("systemctl", "start", f"systemd-nspawn@{there.name}.service", check=False)
-    assert "units" not in problems(there)
-    shutil.rmtree(there.root / "run/systemd/system")
+    try:
+        assert "units" in problems(there)
+        systemd_host.run("systemctl", "daemon-reload")
+        assert "units" not in problems(there)
+    finally:
+        shutil.rmtree(there.root / "run/systemd")
