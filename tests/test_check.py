@@ -191,6 +191,11 @@ def no_network_unit(host: BrokenHost) -> None:
     (host.root / f"etc/systemd/system/docker2nspawn-network@{NAME}.service").unlink()
 
 
+def no_network_script(host: BrokenHost) -> None:
+    host.network()
+    (host.state / f"{NAME}.network").unlink()
+
+
 def stub_resolver(host: BrokenHost) -> None:
     host.network()
     host.write("etc/resolv.conf", "nameserver 127.0.0.53\n")
@@ -271,6 +276,7 @@ BROKEN: dict[str, tuple[Callable[[BrokenHost], object], str, str, str]] = {
         "systemd 252 has no",
     ),
     "no network unit": (no_network_unit, "problem", "unit", "docker2nspawn-network@hello.service is missing"),
+    "no network script": (no_network_script, "problem", "unit", "hello.network, which is missing"),
     "no health timer": (
         lambda h: health(h, f"etc/systemd/system/docker2nspawn-health@{NAME}.timer"),
         "problem",

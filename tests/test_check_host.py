@@ -180,6 +180,12 @@ BROKEN: dict[str, tuple[Callable[[BrokenHost], object], str, str, str]] = {
     "nft drops": (nft_firewall, "warning", "firewall", "the chain fwd of nftables' table inet mine"),
     "iptables drops": (iptables_firewall, "warning", "firewall", "the chain FORWARD of iptables"),
     "netns": (netns_is_a_file, "problem", "network", "/run/netns is not a directory"),
+    "no namespace": (
+        lambda h: h.unit_line("Service", "NetworkNamespacePath=/run/netns/mine"),
+        "problem",
+        "network",
+        "/run/netns/mine is missing",
+    ),
     "no bridge": (no_bridge, "problem", "network", "no such interface"),
     "no name servers": (no_servers, "warning", "resolv.conf", "names no server"),
     "SELinux": (selinux, "warning", "SELinux", "the tree's label is none"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +125,34 @@ def test_a_port_that_is_taken_here(here: BrokenHost) -> None:
         here.network(ports=f"{taken.getsockname()[1]}:80/tcp")
         assert f"port *:{taken.getsockname()[1]}/tcp" in problems(here)
     assert not [subject for subject in problems(here) if subject.startswith("port")]
+
+
+def test_shifted_owners_and_the_way_back(here: BrokenHost) -> None:
+    for path in (here.tree, *here.tree.rglob("*")):
+        found = path.lstat()
+        os.lchown(path, found.st_uid + 0x20000, found.st_gid + 0x20000)
+        if not path.is_symlink():
+            path.chmod(stat.S_IMODE(found.st_mode))
+    (finding,) = (finding for finding in here.findings() if finding.severity == "problem")
+    assert (finding.subject, "shifted by 131072" in finding.text) == ("owners", True)
+    lab.run("sh", "-c", finding.remedy.removeprefix("shift them back: ").partition(";")[0], check=False)
+    assert problems(here) == []
+    assert here.tree.stat().st_uid == 0
+    assert starts(here)
+
+
+def test_docker_would_start_the_container_too(here: BrokenHost, docker_host: str) -> None:
+    loaded = lab.run("docker", "load", "--quiet", "--input", "fixtures/hello.tar", DOCKER_HOST=docker_host)
+    image = loaded.stdout.rpartition(": ")[2].strip()
+    command = ("docker", "create", "--restart=always", f"--name={here.name}", image)
+    lab.run(*command, DOCKER_HOST=docker_host)
+    try:
+        texts = [finding.text for finding in here.findings() if finding.subject == "Docker"]
+        assert texts == [f"Docker starts the container {here.name} again by itself (restart policy always)"]
+    finally:
+        lab.run("docker", "rm", "--force", here.name, DOCKER_HOST=docker_host)
+        lab.run("docker", "rmi", image, DOCKER_HOST=docker_host, check=False)
+    assert [finding for finding in here.findings() if finding.subject == "Docker"] == []
 
 
 def test_mapped_mounts_are_really_tried() -> None:

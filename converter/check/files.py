@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 
 from converter import inside
 from converter.check.commands import systemd_runs, unit_property
 from converter.check.finding import Finding, problem, warning
 from converter.check.installed import STATE, Installed
+from converter.check.parse import split_words
 from converter.check.versions import BIND_OPTIONS_SINCE, SETTINGS_SINCE, UNIT_SINCE
 from converter.machine.launcher import LAUNCHER_PATH
 
@@ -19,6 +19,7 @@ _NEEDS_TRUST = re.compile(
     "|VirtualEthernet.*|Zone|Bridge|MACVLAN|IPVLAN|Interface|Port|NamespacePath|SystemCallFilter|Limit.*"
     "|OOMScoreAdjust|CPUAffinity|LinkJournal|RestrictAddressFamilies"
 )
+_OURS = f"/{STATE}/"
 _SECRET = re.compile(
     "PASSW(?:OR)?D|PASSPHRASE|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY|CREDENTIALS?", re.IGNORECASE
 )
@@ -151,10 +152,10 @@ def _further_unit_findings(machine: Installed) -> Iterator[Finding]:
             )
             continue
         text = content.decode("utf-8", "replace").replace("%i", machine.name)
-        for program in re.findall(r"^Exec[A-Za-z]+=[-@:+!]*(\S+)", text, re.MULTILINE):
-            path = shlex.split(program)[0] if program.count('"') % 2 == 0 else program
-            if path.startswith("/") and inside.status(machine.root, path) is None:
-                yield problem("unit", f"{unit} starts {path}, which is missing", machine.again)
+        for line in re.findall(r"^Exec[A-Za-z]+=[-@:+!]*(.+)", text, re.MULTILINE):
+            for path in split_words(line):
+                if path.startswith(_OURS) and inside.status(machine.root, path) is None:
+                    yield problem("unit", f"{unit} runs {path}, which is missing", machine.again)
 
 
 def _has_healthcheck(machine: Installed) -> bool:

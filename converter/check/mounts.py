@@ -71,9 +71,9 @@ def file_system_findings(machine: Installed) -> Iterator[Finding]:
 
 
 def _mapping_findings(machine: Installed, tree: Path) -> Iterator[Finding]:
-    users = machine.value("PrivateUsers") if machine.trusted else "pick"
+    users = (machine.value("PrivateUsers") if machine.trusted else None) or "pick"  # the unit's own -U
     ownership = machine.value("PrivateUsersOwnership") if machine.trusted else "auto"
-    if is_no(users) or (users or "").startswith("identity") or ownership in {"off", "chown"}:
+    if is_no(users) or users.startswith("identity") or ownership in {"off", "chown"}:
         return
     mapped = any(
         "idmap" in word and word != "noidmap" for m in machine.mounts for word in m.options.split(",")

@@ -102,9 +102,6 @@ def _other_machines(machine: Installed) -> Iterator[Finding]:
 
 def _namespace_findings(machine: Installed) -> Iterator[Finding]:
     namespace = machine.namespace or ""
-    if machine.network_script is None and namespace.startswith(f"{_NAMESPACES}/d2n-"):
-        text = f"/{STATE}/{machine.name}.network is missing: nobody makes the machine's network"
-        yield problem("network", text, machine.again)
     if not has_program(machine.root, "ip"):
         yield problem(
             "network", "the host has no `ip` to make the machine's network with", "apt-get install iproute2"
@@ -114,6 +111,10 @@ def _namespace_findings(machine: Installed) -> Iterator[Finding]:
         yield problem("network", text, "apt-get install nftables")
     if not machine.live:
         return
+    if not namespace.startswith(f"{_NAMESPACES}/d2n-") and inside.status(machine.root, namespace) is None:
+        yield problem(
+            "network", f"{namespace} is missing, so nothing starts", "make it before the machine starts"
+        )
     found = inside.status(machine.root, _NAMESPACES)
     if found is not None and not stat.S_ISDIR(found.st_mode):
         yield problem(
