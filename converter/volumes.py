@@ -92,7 +92,7 @@ def _copy(source: int, target: Path, what: str) -> None:
         "--no-target-directory",
         "--",
         f"/proc/self/fd/{source}/.",
-        target,
+        str(target),
     ]
     done = subprocess.run(command, pass_fds=(source,), capture_output=True, check=False)
     if done.returncode != 0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from converter.errors import ConversionError
 from converter.image.model import ImageConfig, Platform
 from converter.machine.facts import DEFAULT_PATH, Facts
-from converter.machine.launcher import LAUNCHER_PATH, cleaned, launcher_arguments, launcher_for
+from converter.machine.launcher import LAUNCHER_PATH, launcher_arguments, launcher_for
 from converter.machine.model import Account, TreeChange
 from converter.machine.settings import environment_expressible, expressible, path_expressible
 from converter.note import Note
@@ -134,7 +134,7 @@ def command_line(
         groups=account.groups,
         setenv=tuple(e for e in environment if not environment_expressible(e)),
         clean=True,
-        keep=tuple(name for e in environment if cleaned(name := e.partition("=")[0])),
+        keep=tuple(e.partition("=")[0] for e in environment),
         argv=command,
     )
     return CommandLine(parameters, tuple(filter(environment_expressible, environment)), launched=True)

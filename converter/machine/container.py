@@ -95,12 +95,18 @@ class ContainerSettings:
 
         What nspawn writes to such a path would reach the source: /etc/resolv.conf then needs ResolvConf=off.
         """
-        targets = (
-            *(bind.destination for bind in self.binds),
-            *(tmpfs.path for tmpfs in self.temporary_file_systems),
-            *(volume.destination for volume in self.volumes),
+        return any(path == target or path.startswith(f"{target}/") for target in self.mounted)
+
+    @property
+    def mounted(self) -> frozenset[str]:
+        """Where the container's own mounts are."""
+        return frozenset(
+            [
+                *(bind.destination for bind in self.binds),
+                *(tmpfs.path for tmpfs in self.temporary_file_systems),
+                *(volume.destination for volume in self.volumes),
+            ]
         )
-        return any(path == target or path.startswith(f"{target}/") for target in targets)
 
 
 def container_settings(

@@ -56,9 +56,11 @@ def other_fields(config: ImageConfig) -> Iterator[Note]:
             "dropped", f"Hostname {config.hostname}", "systemd takes only letters, digits, '-' and '.'"
         )
     if config.domainname:
-        yield Note("adapted", f"Domainname {config.domainname}", "in /etc/hosts; nspawn sets no NIS domain name")
+        yield Note(
+            "adapted", f"Domainname {config.domainname}", "in /etc/hosts; nspawn sets no NIS domain name"
+        )
     if config.mac_address:
-        yield Note("dropped", f"MacAddress {config.mac_address}", "the machine's link has one of its own")
+        yield Note("exact", f"MacAddress {config.mac_address}", "the private network's link has it")
     if config.network_disabled:
         yield Note("exact", "NetworkDisabled", "as --network none")
     for subject, wanted in (("Tty", config.tty), ("OpenStdin", config.open_stdin)):

@@ -6,6 +6,7 @@ says why not. The facts about nspawn that this stands on are in docs/mapping.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from converter.errors import ConversionError
 from converter.image.model import Image, ImageConfig, Platform
 from converter.machine import command as commands
 from converter.machine.account import resolve_account, resolve_groups
-from converter.machine.container import ContainerSettings, container_settings, nspawn_capabilities
+from converter.machine.capabilities import nspawn_capabilities
+from converter.machine.container import ContainerSettings, container_settings
 from converter.machine.facts import Facts
 from converter.machine.fields import other_fields, without_client_fields
 from converter.machine.health import health_files, health_unit_settings
@@ -31,7 +33,7 @@ from converter.machine.network import exposed_port, network_files, network_unit_
 from converter.machine.secrets import looks_secret
 from converter.machine.settings import hostname_expressible
 from converter.machine.surroundings import hosts_changes, image_volumes, run_content, volume_bind
-from converter.machine.syscalls import Policy, system_call_policy
+from converter.machine.syscalls import system_call_policy
 from converter.note import Note
 
 NetworkMode = Literal["host", "none", "private"]
@@ -119,11 +121,7 @@ def map_image(
     run = commands.command_line(
         command, environment, account, image.platform, boot=boot, changes=changes, notes=notes
     )
-    mounted = {
-        *(bind.destination for bind in settings.binds),
-        *(tmpfs.path for tmpfs in settings.temporary_file_systems),
-        *(volume.destination for volume in settings.volumes),
-    }
+    mounted = settings.mounted
     volumes = settings.volumes + image_volumes(
         config,
         name,
@@ -133,7 +131,7 @@ def map_image(
         changes=changes,
         notes=notes,
     )
-    mounted |= {volume.destination for volume in volumes}
+    mounted = mounted | {volume.destination for volume in volumes}
     binds = () if boot else run_content(facts, mounted, changes, notes)
     if not facts.has_usr:
         if not any(change.path.startswith("/usr/") for change in changes):
@@ -142,12 +140,12 @@ def map_image(
 
     mode = options.network or ("none" if config.network_disabled else settings.network)
     network = _network(mode, config, settings, options, notes)
-    if "/etc/hosts" not in mounted:
+    if not settings.covers("/etc/hosts"):
         changes += hosts_changes(
-            hostname or name, config.domainname, network.address if network else "", settings.extra_hosts
+            hostname or name, config.domainname, network.address if network else "", settings.hosts
         )
     resolv_conf = options.resolv_conf
-    if "/etc/resolv.conf" in mounted or settings.resolv_conf is not None:
+    if settings.covers("/etc/resolv.conf") or settings.resolv_conf is not None:
         resolv_conf = "off"
     if settings.resolv_conf is not None:
         changes.append(
@@ -179,7 +177,7 @@ def map_image(
         virtual_ethernet=False,
         network=network,
         timeout_stop=config.stop_timeout if config.stop_timeout is not None else _STOP_TIMEOUT,
-        unit_environment={"SYSTEMD_NSPAWN_TMPFS_TMP": "0"},
+        unit_environment={"SYSTEMD_NSPAWN_TMPFS_TMP": "0", **settings.unit_environment},
         unit=settings.unit,
         secret=bool(secrets := looks_secret(environment)),
     )
@@ -195,7 +193,9 @@ def map_image(
     files: tuple[File, ...] = ()
     if network is not None:
         machine = replace(machine, unit=machine.unit + network_unit_settings(name))
-        files += network_files(name, network, heading, settings.sysctls)
+        files += network_files(
+            name, network, heading, sysctls=settings.sysctls, mac_address=config.mac_address
+        )
     if (check := _healthcheck(config, options, notes, boot=boot, runs=run.launched)) is not None:
         machine = replace(machine, healthcheck=check, unit=machine.unit + health_unit_settings(name))
         files += health_files(
@@ -278,14 +278,15 @@ def _secured(
         capability=capability,
         drop_capability=drop_capability,
         system_call_filter=policy.system_call_filter,
+        restrict_address_families=policy.restrict_address_families,
         unit=machine.unit + policy.unit,
     )
     if options.hardening == "strict":
-        machine = _strict(machine, policy, notes)
+        machine = _strict(machine, notes)
     return machine
 
 
-def _strict(machine: Machine, policy: Policy, notes: list[Note]) -> Machine:
+def _strict(machine: Machine, notes: list[Note]) -> Machine:
     """User ids of its own, by id-mapped mounts, and no way to more privileges."""
     notes.append(
         Note("adapted", "hardening", "user ids of the machine's own (id-mapped), NoNewPrivileges=yes")

@@ -103,15 +103,19 @@ def network_unit_settings(name: str) -> tuple[UnitSetting, ...]:
     )
 
 
-def free_address(used: Iterable[str], pool: ipaddress.IPv4Network = POOL) -> str:
-    """The lowest address of `pool` that is not `used`; its first is the host's.
+def free_address(used: Iterable[str], name: str, pool: ipaddress.IPv4Network = POOL) -> str:
+    """An address of `pool` that is not `used`, for machine `name`; the pool's first is the host's.
 
+    Where the search begins depends on the name, so that machines that are made at the same time get different ones.
     Raises ConversionError when there is none.
     """
     taken = {str(pool[1]), *used}
-    for address in pool.hosts():
-        if str(address) not in taken:
-            return str(address)
+    count = pool.num_addresses - 2  # without the network's own and broadcast
+    start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % count
+    for number in range(count):
+        address = str(pool[1 + (start + number) % count])
+        if address not in taken:
+            return address
     raise ConversionError(
         f"all addresses of {pool} belong to machines; remove machines, or use the host's network"
     )
