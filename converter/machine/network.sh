@@ -230,7 +230,8 @@ remove_rules() {
 }
 
 switch_forwarding_on() {
-    read -r forwarding </proc/sys/net/ipv4/ip_forward
+    # Not by read, which asks for single bytes: the kernel gives only the first one.
+    forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
     [ "$forwarding" = 0 ] || return 0
     if have iptables; then
         iptables -w -P FORWARD DROP
