@@ -34,7 +34,7 @@ _ROOTS: dict[str, tuple[str, str]] = {
     "systemd-host-262": ("sid", _HOST_PACKAGES),
 }
 # A mirror's sid may be a snapshot whose time has run out.
-_ROOT_OPTIONS = {"sid": ("--aptopt=Acquire::Check-Valid-Until \"false\"",)}
+_ROOT_OPTIONS = {"sid": ('--aptopt=Acquire::Check-Valid-Until "false"',)}
 
 HOST_ROOTS = {"252": "systemd-host-252", "257": "systemd-host", "262": "systemd-host-262"}
 """systemd's version -> the root of a host that has it (Debian 12, 13 and sid)."""

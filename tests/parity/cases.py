@@ -1,5 +1,7 @@
 """The images and containers that are compared: each exercises something, all print the whole probe."""
 
+# ruff: noqa: E501 -- each case is one line of a table
+
 from __future__ import annotations
 
 import json
@@ -116,7 +118,7 @@ CONTAINERS = (
     Case("c-cap-drop", "--cap-drop NET_RAW, MKNOD", BASE + _PROBE, create=("--cap-drop", "NET_RAW", "--cap-drop", "MKNOD")),
     Case("c-cap-add", "--cap-add NET_ADMIN, SYS_PTRACE", BASE + _PROBE, create=("--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE")),
     Case("c-cap-some", "--cap-drop ALL --cap-add NET_BIND_SERVICE as a user", BASE + "USER daemon\n" + _PROBE, create=("--cap-drop", "ALL", "--cap-add", "NET_BIND_SERVICE")),
-    Case("c-cap-time", "--cap-add SYS_TIME, SYS_NICE", BASE + _PROBE, create=("--cap-add", "SYS_NICE", "--cap-add", "SYS_RESOURCE")),
+    Case("c-cap-nice", "--cap-add SYS_NICE, IPC_LOCK", BASE + _PROBE, create=("--cap-add", "SYS_NICE", "--cap-add", "IPC_LOCK")),
     Case("c-user", "--user and --group-add", BASE + _PROBE, create=("--user", "1:8", "--group-add", "wheel", "--group-add", "4711")),
     Case("c-hostname", "--hostname and --domainname", BASE + _PROBE, create=("--hostname", "own-name", "--domainname", "example.test")),
     Case("c-read-only", "--read-only with a tmpfs", BASE + _PROBE, create=("--read-only", "--tmpfs", "/tmp:size=1m,mode=1770,uid=1")),

@@ -21,7 +21,9 @@ Facts = dict[tuple[str, str], str]
 
 _HERE = Path(__file__).parent
 _APPLETS = ("sh", "cat", "echo", "printf", "test", "true", "false")
-_COMPLAINT = re.compile(r"unknown|ignoring|not trusted|deprecated|failed to|warning|cannot|invalid", re.IGNORECASE)
+_COMPLAINT = re.compile(
+    r"unknown|ignoring|not trusted|deprecated|failed to|warning|cannot|invalid", re.IGNORECASE
+)
 _FACT = re.compile(r"^fact (\S+) (\S+) =(.*)$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 _THREADS = 3
@@ -56,8 +58,12 @@ def read_facts(output: str, own_names: Iterable[str]) -> Facts:
     return facts
 
 
-def docker(engine: str, *arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return lab.run("docker", *arguments, check=check, timeout=timeout, DOCKER_HOST=engine, DOCKER_BUILDKIT="0")
+def docker(
+    engine: str, *arguments: str, check: bool = True, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    return lab.run(
+        "docker", *arguments, check=check, timeout=timeout, DOCKER_HOST=engine, DOCKER_BUILDKIT="0"
+    )
 
 
 def prepare_host(host: lab.Host, stack: contextlib.ExitStack, work: Path) -> None:
@@ -78,8 +84,8 @@ def prepare_host(host: lab.Host, stack: contextlib.ExitStack, work: Path) -> Non
     ip -n outside link set lo up
     ip route add default via 10.98.0.2"""
     host.run("sh", "-c", script)
-    program = [sys.executable, _HERE / "outside.py"]
-    stack.enter_context(lab.process([*_in_outside(host), *program], work / f"outside-{host.version}.log"))
+    program: list[str | Path] = [*_in_outside(host), sys.executable, _HERE / "outside.py"]
+    stack.enter_context(lab.process(program, work / f"outside-{host.version}.log"))
 
 
 def _in_outside(host: lab.Host) -> list[str]:
@@ -239,7 +245,16 @@ def convert(place: Lab, host: lab.Host, case: Case, *options: str) -> str:
     """Convert a case for a host; what went wrong, or ""."""
     source = f"docker-daemon:parity/{case.name}" if case.create is None else f"container:{_container(case)}"
     done = lab.run(
-        *(".venv/bin/docker2nspawn", "convert", source, "--name", _container(case), "--root", host.root, *options),
+        
+            ".venv/bin/docker2nspawn",
+            "convert",
+            source,
+            "--name",
+            _container(case),
+            "--root",
+            host.root,
+            *options,
+        ,
         check=False,
         DOCKER_HOST=place.engine(case),
     )
@@ -377,7 +392,18 @@ def run_all(work: Path, place: Lab, cases: tuple[Case, ...] = CASES) -> Results:
                 host.run("systemctl", "daemon-reload")
                 return error
 
-            machines[version][case.name] = run_machine(host, case, again)
+            try:
+                machines[version][case.name] = run_machine(host, case, again)
+            except AssertionError as error:  # it never came up, or never ended: a difference like others
+                machines[version][case.name] = {("run", "error"): str(error)}
+                host.run(
+                    "systemctl",
+                    "kill",
+                    "-s",
+                    "KILL",
+                    f"systemd-nspawn@{_container(case)}.service",
+                    check=False,
+                )
 
     _each(prepared, cases)
     _each(in_docker, cases)

@@ -192,6 +192,7 @@ static void others(void) {
 }
 
 static void fork_many(void) {
+    pid_t children[64];
     int count = 0;
     int gate[2];
 
@@ -199,18 +200,18 @@ static void fork_many(void) {
         return;
     fflush(stdout);
     for (; count < 64; count++) {
-        pid_t child = fork();
-        if (child < 0)
+        children[count] = fork();
+        if (children[count] < 0)
             break;
-        if (!child) {
+        if (!children[count]) {
             char byte;
             close(gate[1]);
             _exit(read(gate[0], &byte, 1) > 0);
         }
     }
     close(gate[1]);
-    while (wait(0) > 0)
-        ;
+    for (int i = 0; i < count; i++)
+        waitpid(children[i], 0, 0);
     fact("limits", "forks", "%d", count);
 }
 
