@@ -244,20 +244,9 @@ def supported_options() -> frozenset[str]:
 def convert(place: Lab, host: lab.Host, case: Case, *options: str) -> str:
     """Convert a case for a host; what went wrong, or ""."""
     source = f"docker-daemon:parity/{case.name}" if case.create is None else f"container:{_container(case)}"
-    done = lab.run(
-        
-            ".venv/bin/docker2nspawn",
-            "convert",
-            source,
-            "--name",
-            _container(case),
-            "--root",
-            host.root,
-            *options,
-        ,
-        check=False,
-        DOCKER_HOST=place.engine(case),
-    )
+    command: list[str | Path] = [".venv/bin/docker2nspawn", "convert", source, "--name", _container(case)]
+    command += ["--root", host.root, *options]
+    done = lab.run(*command, check=False, DOCKER_HOST=place.engine(case))
     return done.stderr.strip() if done.returncode else ""
 
 
@@ -360,6 +349,10 @@ def ready(work: Path, place: Lab) -> Iterator[None]:
 def run_all(work: Path, place: Lab, cases: tuple[Case, ...] = CASES) -> Results:
     """Everything: build, create, convert for each host, run in Docker, run on each host."""
     began = time.monotonic()
+
+    def stage(done: str) -> None:
+        print(f"{time.monotonic() - began:.0f} s: {done}")
+
     own = tuple(case for case in cases if case.procedure == "limits")
     build(work, place.docker, [case for case in cases if case not in own])
     build(work, place.own_docker, own)
@@ -405,11 +398,15 @@ def run_all(work: Path, place: Lab, cases: tuple[Case, ...] = CASES) -> Results:
                     check=False,
                 )
 
+    stage("built")
     _each(prepared, cases)
+    stage("converted")
     _each(in_docker, cases)
+    stage("run in Docker")
     for host in place.hosts.values():
         host.run("systemctl", "daemon-reload")
     _each(on_hosts, cases)
+    stage("run on the hosts")
     return Results(seen, machines, time.monotonic() - began)
 
 
