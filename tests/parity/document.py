@@ -6,7 +6,11 @@ from collections.abc import Iterable
 
 from tests.parity.cases import CASES, Case
 from tests.parity.differences import Row
+from tests.parity.harness import Facts
 from tests.parity.listed import LISTED, ROWS, Difference
+
+# Rows that the engine alone decides, not the host.
+_OF_THE_ENGINE = frozenset({"syscalls", "sockets", "capabilities", "masked", "privileges", "shm", "etc"})
 
 HEADING = """# Run-time parity
 
@@ -18,10 +22,11 @@ fails when a fact differs that is not listed here, and when a listed one no long
 """
 
 
-def render(rows: list[Row]) -> str:
+def render(rows: list[Row], docker: Facts, older: Facts) -> str:
     """The whole document. Nothing in it changes from run to run as long as the outcomes are the same."""
     versions = sorted({row.version for row in rows})
     parts = [HEADING, _by_row(rows, versions), _by_case(rows, versions), _listed()]
+    parts.append(_engines(docker, older))
     failed = [row for row in rows if row.failed]
     if failed:
         parts.append(_failed(failed))
@@ -83,6 +88,21 @@ def _listed() -> str:
         lines.append(
             f'| <a id="d{number}"></a>{number} | {_fact(listed)} | {", ".join(listed.versions)} | {listed.reason} |'
         )
+    return "\n".join(lines) + "\n\n"
+
+
+def _engines(docker: Facts, older: Facts) -> str:
+    """What Debian 12's Docker does otherwise than the one that is compared with: the machines are like the newer."""
+    lines = [
+        "## Docker 20.10\n",
+        "Debian 12's own Docker differs from 26.1 in this:\n",
+        "| fact | 20.10 | 26.1 |",
+    ]
+    lines.append("|---|---|---|")
+    for row, key in sorted(docker.keys() & older.keys()):
+        new, old = docker[row, key], older[row, key]
+        if row in _OF_THE_ENGINE and new != old:
+            lines.append(f"| {row} {key} | {_cell(old)} | {_cell(new)} |")
     return "\n".join(lines) + "\n\n"
 
 

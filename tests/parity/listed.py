@@ -18,6 +18,8 @@ class Difference:
     cases: str = ".*"
     docker: str = ".*"
     machine: str = ".*"
+    harmless: bool = False
+    """The machine may do what Docker refuses; the reason says why that gains nothing."""
 
 
 ROWS: dict[str, str] = {
@@ -73,11 +75,126 @@ ROWS: dict[str, str] = {
     "end": "the probe got to its end",
 }
 
+_NOTHING = r"\(none\)"
+_MISSING = "ENOENT"
+
 LISTED: tuple[Difference, ...] = (
     Difference(
-        "`container`, `container_uuid`, `container_host_*`",
-        r"env container(_uuid|_host_.*)?",
+        "`container`, `container_uuid`, `container_host_*`, `NOTIFY_SOCKET`",
+        r"env (container(_uuid|_host_.*)?|NOTIFY_SOCKET)",
         "nspawn sets them for every program",
-        docker=r"\(none\)",
+        docker=_NOTHING,
+    ),
+    Difference(
+        "stdin, stdout and stderr are a terminal",
+        r"terminal std(in|out|err)",
+        "nspawn gives every program one, and copies what is written there to the journal; /dev/stdout can be opened",
+        docker="no terminal",
+        machine="terminal",
+    ),
+    Difference(
+        "/dev/console, /dev/char, /dev/net",
+        r"dev /dev/(console|char|net)",
+        "nspawn makes them; a console is always there, and is the program's own terminal",
+    ),
+    Difference(
+        "/dev/console can be written",
+        r"escape write:/dev/console",
+        "it is the program's own terminal: what is written there goes to the journal",
+        docker="refused",
+        machine="done",
+        harmless=True,
+    ),
+    Difference(
+        "a device node 5:1 made by the program does not open",
+        r"escape open-made-device-console",
+        "the unit's DevicePolicy= does not list it",
+        docker="done",
+        machine="refused",
+    ),
+    Difference(
+        "/.dockerenv",
+        r"etc /\.dockerenv",
+        "it says that a program runs in Docker, which it does not",
+        machine=_MISSING,
+    ),
+    Difference(
+        "/usr, /var, /root and the like in images that lack them",
+        r"(etc|writable-directories) /(usr|usr/lib|var|var/log|var/tmp|root|run)",
+        "nspawn asks for the first, makes the others, and mounts /run",
+        docker=_MISSING,
+    ),
+    Difference(
+        "/run, /run/host",
+        r"run /run(/host(/.*)?)?",
+        "nspawn has a /run always, and its own files in /run/host",
+        docker=rf"{_NOTHING}|{_MISSING}",
+    ),
+    Difference(
+        "/run/host/notify can be reached",
+        r"escape reach:/run/host/notify",
+        "nspawn's own socket: of what arrives there it takes the program's state and status text, nothing else",
+        docker=_NOTHING,
+        harmless=True,
+    ),
+    Difference(
+        "mounts on /run and below",
+        r"mounts /run(/.*)?",
+        "nspawn's own; what the image has below /run is bound from the machine's tree",
+        docker=_NOTHING,
+    ),
+    Difference(
+        "/etc/hosts, /etc/hostname, /etc/resolv.conf are not mounts",
+        r"(mounts|mounted-files) /etc/(hosts|hostname|resolv\.conf)",
+        "they are files of the machine's tree",
+        machine=_NOTHING,
+    ),
+    Difference(
+        "mounts below /proc and on /sys/firmware",
+        r"mounts (/proc/.*|/sys/firmware)",
+        "nspawn masks by other means; row masked compares the effect",
+    ),
+    Difference(
+        "/proc/kallsyms cannot be read",
+        r"masked /proc/kallsyms",
+        "nspawn masks it too",
+        docker="has content",
+        versions=("257", "262"),
+    ),
+    Difference(
+        "/proc/kmsg is empty",
+        r"masked /proc/kmsg",
+        "nspawn puts an empty pipe over it, where Docker has the kernel refuse",
+        docker="EPERM|EACCES",
+        machine="EAGAIN|EACCES",
+    ),
+    Difference(
+        "masked files refuse users",
+        r"masked /proc/(keys|timer_list|kallsyms)",
+        "nspawn's empty files have mode 000, Docker's are /dev/null",
+        docker="empty",
+        machine="EACCES",
+    ),
+    Difference(
+        "no netlink socket for audit",
+        r"sockets netlink-audit",
+        "nspawn's seccomp filter refuses it always",
+        docker="done",
+        machine="EAFNOSUPPORT",
+    ),
+    Difference(
+        "host's abstract sockets are others (c-network-host)",
+        r"network foreign-abstract-sockets",
+        "with the host's network the host's services are seen, and these hosts run others than the one with Docker",
+        versions=("252",),
+        cases="c-network-host",
+    ),
+    Difference(
+        "the machine's own part of the cgroup tree is writable",
+        r"mounts /sys/fs/cgroup|writable-api-files /sys/fs|escape (make-cgroup|write:/sys/fs/cgroup/.*)|writable-directories /sys/fs/cgroup",
+        "nspawn delegates it: the program may divide what it has; its limits are set one level above and cannot be "
+        "raised from inside",
+        versions=("257", "262"),
+        harmless=True,
     ),
 )
