@@ -195,9 +195,17 @@ class Host:
         return self.journal(name, after=shown.rpartition("cursor: ")[2].strip())
 
 
+def _room_for_inits() -> None:
+    """All hosts, and the machines on them, share root's inotify instances, of which the kernel gives 128."""
+    setting = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(setting.read_text()) < 1024:
+        setting.write_text("1024")
+
+
 @contextlib.contextmanager
 def systemd_host(work: Path, version: str = "257") -> Iterator[Host]:
     """Boot a host with that systemd (252, 257 or 262; 257 has Docker 26), in a network of its own."""
+    _room_for_inits()
     name = HOST_ROOTS[version]
     root = work / name
     root.mkdir()
@@ -210,7 +218,7 @@ def systemd_host(work: Path, version: str = "257") -> Iterator[Host]:
         "--capability=all",
     ]
     command += ["--private-users=no", "--console=read-only", "--resolv-conf=off", "--private-network"]
-    command += [f"--directory={root}", f"--machine=lab{version}"]
+    command += [f"--directory={root}", f"--machine=lab{version}-{os.getpid()}"]
     environment = {
         "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
         "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
@@ -218,7 +226,8 @@ def systemd_host(work: Path, version: str = "257") -> Iterator[Host]:
     }
     with process(command, work / f"{name}.log", **environment) as outer:
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-        wait_until("the host's init", lambda: bool(children.read_text().split()))
+        wait_until("the host's init", lambda: outer.poll() is not None or bool(children.read_text().split()))
+        assert outer.poll() is None, (work / f"{name}.log").read_text()
         host = Host(root, int(children.read_text().split()[0]), version)
         wait_until(
             "the booted host",
