@@ -57,6 +57,13 @@ def systemd_host(work: Path) -> Iterator[lab.Host]:
 
 
 @pytest.fixture(scope="session")
+def systemd_hosts(work: Path, systemd_host: lab.Host) -> Iterator[dict[str, lab.Host]]:
+    """Booted hosts by systemd's version: 252, 257 (the same as systemd_host) and 262."""
+    with lab.systemd_host(work, "252") as oldest, lab.systemd_host(work, "262") as newest:
+        yield {"252": oldest, "257": systemd_host, "262": newest}
+
+
+@pytest.fixture(scope="session")
 def plain_registry(work: Path) -> Iterator[lab.Registry]:
     """A registry that asks for nothing."""
     with lab.registry(work) as running:

@@ -23,15 +23,21 @@ CACHE = Path(os.environ.get("D2N_LAB_CACHE", "/var/cache/docker2nspawn-lab"))
 _WORK = Path("/var/tmp")
 _PREFIX = "docker2nspawn-lab-"
 
-# mmdebstrap's --include; systemd-host is the host that machines are started on, with its own newer Docker.
+_HOST_PACKAGES = "systemd,systemd-sysv,systemd-container,dbus,iproute2,procps,ca-certificates,nftables"
+
+# mmdebstrap's --include. systemd-host* are the hosts that machines are started on; 257 has its own newer Docker.
 _ROOTS: dict[str, tuple[str, str]] = {
     "debian": ("bookworm", ""),
     "debian-systemd": ("bookworm", "systemd,systemd-sysv,dbus"),
-    "systemd-host": (
-        "trixie",
-        "systemd,systemd-sysv,systemd-container,dbus,iproute2,procps,ca-certificates,nftables,docker.io,iptables",
-    ),
+    "systemd-host": ("trixie", f"{_HOST_PACKAGES},docker.io,iptables"),
+    "systemd-host-252": ("bookworm", _HOST_PACKAGES),
+    "systemd-host-262": ("sid", _HOST_PACKAGES),
 }
+# A mirror's sid may be a snapshot whose time has run out.
+_ROOT_OPTIONS = {"sid": ('--aptopt=Acquire::Check-Valid-Until "false"',)}
+
+HOST_ROOTS = {"252": "systemd-host-252", "257": "systemd-host", "262": "systemd-host-262"}
+"""systemd's version -> the root of a host that has it (Debian 12, 13 and sid)."""
 
 
 def switched_on() -> bool:
@@ -73,7 +79,7 @@ def root_tarball(name: str) -> Path:
     path = CACHE / f"{name}-{mark}.tar"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = ["mmdebstrap", "--variant=minbase", "--quiet"]
+        command = ["mmdebstrap", "--variant=minbase", "--quiet", *_ROOT_OPTIONS.get(suite, ())]
         command += [f"--include={include}"] if include else []
         with tempfile.TemporaryDirectory(dir=CACHE, prefix=".making-") as making:
             made = Path(making) / "root.tar"
@@ -153,10 +159,11 @@ def docker_engine(work: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Host:
-    """A booted systemd host: its root directory as seen from here, and its init's pid."""
+    """A booted systemd host: its root directory as seen from here, its init's pid, its systemd's version."""
 
     root: Path
     leader: int
+    version: str = "257"
 
     @property
     def docker(self) -> str:
@@ -188,12 +195,21 @@ class Host:
         return self.journal(name, after=shown.rpartition("cursor: ")[2].strip())
 
 
+def _room_for_inits() -> None:
+    """All hosts, and the machines on them, share root's inotify instances, of which the kernel gives 128."""
+    setting = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(setting.read_text()) < 1024:
+        setting.write_text("1024")
+
+
 @contextlib.contextmanager
-def systemd_host(work: Path) -> Iterator[Host]:
-    """Boot a host with systemd 257 and Docker 26 (Debian 13), in a network of its own."""
-    root = work / "systemd-host"
+def systemd_host(work: Path, version: str = "257") -> Iterator[Host]:
+    """Boot a host with that systemd (252, 257 or 262; 257 has Docker 26), in a network of its own."""
+    _room_for_inits()
+    name = HOST_ROOTS[version]
+    root = work / name
     root.mkdir()
-    run("tar", "-C", root, "-xf", root_tarball("systemd-host"), "--xattrs", "--xattrs-include=*", timeout=300)
+    run("tar", "-C", root, "-xf", root_tarball(name), "--xattrs", "--xattrs-include=*", timeout=300)
     command: list[str | Path] = [
         "systemd-nspawn",
         "--register=no",
@@ -202,16 +218,17 @@ def systemd_host(work: Path) -> Iterator[Host]:
         "--capability=all",
     ]
     command += ["--private-users=no", "--console=read-only", "--resolv-conf=off", "--private-network"]
-    command += [f"--directory={root}", "--machine=lab257"]
+    command += [f"--directory={root}", f"--machine=lab{version}-{os.getpid()}"]
     environment = {
         "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
         "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
         "SYSTEMD_SECCOMP": "0",
     }
-    with process(command, work / "systemd-host.log", **environment) as outer:
+    with process(command, work / f"{name}.log", **environment) as outer:
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-        wait_until("the host's init", lambda: bool(children.read_text().split()))
-        host = Host(root, int(children.read_text().split()[0]))
+        wait_until("the host's init", lambda: outer.poll() is not None or bool(children.read_text().split()))
+        assert outer.poll() is None, (work / f"{name}.log").read_text()
+        host = Host(root, int(children.read_text().split()[0]), version)
         wait_until(
             "the booted host",
             lambda: (
