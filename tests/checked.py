@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter import conversion
 from converter.check import Finding, check
+from converter.progress import Silent
 
 NAME = "hello"
 
@@ -103,6 +105,11 @@ def elf(machine: int, interpreter: str = "") -> bytes:
     header += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     kind = 3 if interpreter else 1
     return header + struct.pack("<IIQQQQQQ", kind, 4, 120, 0, 0, len(name), len(name), 1) + name
+
+
+def convert(root: Path, name: str = NAME) -> None:
+    """Make the machine, in the host's network: tests give it one of its own."""
+    conversion.convert("fixtures/hello.tar", conversion.Options(name=name, root=root), Silent())
 
 
 def make_host(converted: Path, place: Path) -> BrokenHost:

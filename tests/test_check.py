@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from converter import conversion
 from converter.check import Finding, check, command
 from converter.check.parse import parse_ports, parse_settings, split_paths, split_words
 from converter.errors import ConversionError
-from converter.progress import Silent
-from tests.checked import NAME, BrokenHost, elf, make_host
+from tests.checked import NAME, BrokenHost, convert, elf, make_host
 
 LAUNCHER = "usr/lib/docker2nspawn/launch"
 
@@ -22,8 +20,7 @@ LAUNCHER = "usr/lib/docker2nspawn/launch"
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("converted")
-    options = conversion.Options(name=NAME, root=root)
-    conversion.convert("fixtures/hello.tar", options, Silent())
+    convert(root)
     return root
 
 
@@ -153,14 +150,15 @@ def secret(host: BrokenHost) -> None:
 
 
 def secret_of_the_launcher(host: BrokenHost) -> None:
-    host.replace("launch --groups", "launch --setenv=API_TOKEN=x --groups")
+    host.replace("-- /usr/bin/hello", "--setenv=API_TOKEN=x -- /usr/bin/hello")
 
 
 def health(host: BrokenHost, *files: str) -> None:
     host.config(healthcheck={"test": ["CMD", "/check"]})
     host.record(notes=[])
-    for kind in ("timer", "service"):
-        host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.{kind}")
+    host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.timer", "[Timer]\nOnActiveSec=1\n")
+    service = f"[Service]\nExecStart=-/bin/sh '/var/lib/docker2nspawn/machines/{NAME}.health' run\n"
+    host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.service", service)
     host.write(f"var/lib/docker2nspawn/machines/{NAME}.health")
     for file in files:
         (host.root / file).unlink()
@@ -246,7 +244,7 @@ BROKEN: dict[str, tuple[Callable[[BrokenHost], object], str, str, str]] = {
         "not shifted",
     ),
     "no settings": (remove(f"var/lib/machines/{NAME}.nspawn"), "problem", "settings", "is missing"),
-    "untrusted": (lambda h: h.trusted.unlink(), "problem", "trust", "ignores PrivateUsers, LinkJournal"),
+    "untrusted": (lambda h: h.trusted.unlink(), "problem", "trust", "nspawn ignores "),
     "not trusted on purpose": (no_trust, "warning", "trust", "VirtualEthernet"),
     "dangling": (dangling, "problem", "trust", "leads to /root/gone.nspawn, which is missing"),
     "shadowed in /etc": (shadowed_in_etc, "problem", "settings", "/etc/systemd/nspawn/hello.nspawn is not a"),
@@ -286,8 +284,8 @@ BROKEN: dict[str, tuple[Callable[[BrokenHost], object], str, str, str]] = {
     "no health script": (
         lambda h: health(h, f"var/lib/docker2nspawn/machines/{NAME}.health"),
         "problem",
-        "health check",
-        "hello.health is missing",
+        "unit",
+        "hello.health, which is missing",
     ),
     "bind": (bound(r"Bind=/srv/a\:b:/data"), "problem", "/srv/a:b", "/srv/a:b is missing"),
     "bind in the tree": (bound("BindReadOnly=+/gone:/x"), "problem", "/x", "/gone is missing in the tree"),

@@ -16,16 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from converter import conversion, linux
+from converter import linux
 from converter.check import Finding, command, commands, programs, sockets
-from converter.progress import Silent
-from tests.checked import NAME, BrokenHost, elf, make_host
+from tests.checked import NAME, BrokenHost, convert, elf, make_host
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("converted")
-    conversion.convert("fixtures/hello.tar", conversion.Options(name=NAME, root=root), Silent())
+    convert(root)
     return root
 
 

@@ -41,7 +41,7 @@ def host_findings(machine: Installed) -> Iterator[Finding]:
         yield warning(
             "systemd",
             "it is not this host's init, so `machinectl start` does not work here",
-            f"start it by hand: systemd-nspawn --register=no --keep-unit -M {machine.name}",
+            f"without the drop-in it starts by systemd-nspawn --register=no --keep-unit -M {machine.name}",
         )
     elif inside.status(machine.root, "run/dbus/system_bus_socket") is None:
         yield warning("D-Bus", "no system bus: machinectl cannot reach systemd", "apt-get install dbus")
