@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from converter import conversion, interrupt, report
+from converter.check import command
 from converter.errors import ConversionError
 from converter.image.model import parse_platform
 from converter.machine.mapping import Hardening, NetworkMode, Volumes
@@ -204,6 +205,18 @@ def plan_command(
     )
     result = conversion.plan(source, options, report.progress_for_terminal())
     report.print_json(result) if as_json else report.print_plan(result)
+
+
+@app.command("check")
+def check_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A machine that was made here.", show_default=False)
+    ],
+    root: Root = Path("/"),
+    as_json: Json = False,
+) -> None:
+    """Say what would go wrong with machine NAME on this host, and what to do about it; exit 1 with problems."""
+    raise typer.Exit(command.run(name, root.absolute(), as_json=as_json))
 
 
 def _ports(texts: list[str] | None) -> tuple[Port, ...]:

@@ -249,11 +249,16 @@ def _run_options(name: str, options: Options) -> RunOptions:
         publish_all=options.publish_all,
         volumes=options.volumes,
         hardening=options.hardening,
-        systemd=options.systemd or installed_version(options.root) or OLDEST_SYSTEMD,
+        systemd=_systemd(options),
         restart_unhealthy=options.restart_unhealthy,
         address=address,
         resolv_conf=resolv_conf_mode(options.root),
     )
+
+
+def _systemd(options: Options) -> int:
+    """The major version on the host that the machine is for."""
+    return options.systemd or installed_version(options.root) or OLDEST_SYSTEMD
 
 
 def _heading(image: Image) -> str:
@@ -349,6 +354,7 @@ def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, 
         "source": image.source,
         "digest": image.digest,
         "platform": str(image.platform),
+        "systemd": _systemd(options),
         "address": machine.network.address if machine.network is not None else None,
         "volumes": [volume.name for volume in machine.volumes],
         "options": {key: None if value is None else str(value) for key, value in asdict(options).items()},

@@ -109,7 +109,9 @@ def elf(machine: int, interpreter: str = "") -> bytes:
 
 def convert(root: Path, name: str = NAME) -> None:
     """Make the machine, in the host's network: tests give it one of its own."""
-    conversion.convert("fixtures/hello.tar", conversion.Options(name=name, root=root), Silent())
+    conversion.convert(
+        "fixtures/hello.tar", conversion.Options(name=name, root=root, network="host"), Silent()
+    )
 
 
 def make_host(converted: Path, place: Path) -> BrokenHost:

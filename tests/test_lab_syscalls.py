@@ -26,17 +26,39 @@ HEADING = "made by a test"
 # moby: oci/caps/defaults.go
 DOCKER = frozenset(
     f"CAP_{name}"
-    for name in (
-        "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID "
-        "SYS_CHROOT"
-    ).split()
+    for name in [
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "NET_RAW",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ]
 )
 MORE_OF_NSPAWN = frozenset(
     f"CAP_{name}"
-    for name in (
-        "AUDIT_CONTROL DAC_READ_SEARCH IPC_OWNER LEASE LINUX_IMMUTABLE NET_BROADCAST SYS_ADMIN SYS_BOOT SYS_NICE "
-        "SYS_PTRACE SYS_RESOURCE SYS_TTY_CONFIG"
-    ).split()
+    for name in [
+        "AUDIT_CONTROL",
+        "DAC_READ_SEARCH",
+        "IPC_OWNER",
+        "LEASE",
+        "LINUX_IMMUTABLE",
+        "NET_BROADCAST",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+        "SYS_PTRACE",
+        "SYS_RESOURCE",
+        "SYS_TTY_CONFIG",
+    ]
 )
 NAMES = {"EPERM": "1", "ENOSYS": "38", "EAFNOSUPPORT": "97"}
 
@@ -153,9 +175,27 @@ def call_names(bits: str) -> dict[int, str]:
 
 
 FIRST_NEWER = 451
-NEWER = """cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount
-lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat removexattrat
-open_tree_attr file_getattr file_setattr""".split()
+NEWER = [
+    "cachestat",
+    "fchmodat2",
+    "map_shadow_stack",
+    "futex_wake",
+    "futex_wait",
+    "futex_requeue",
+    "statmount",
+    "listmount",
+    "lsm_get_self_attr",
+    "lsm_set_self_attr",
+    "lsm_list_modules",
+    "mseal",
+    "setxattrat",
+    "getxattrat",
+    "listxattrat",
+    "removexattrat",
+    "open_tree_attr",
+    "file_getattr",
+    "file_setattr",
+]
 
 
 def differences(docker: Mapping[str, str], here: Mapping[str, str]) -> dict[str, tuple[str, str]]:

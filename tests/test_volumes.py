@@ -75,7 +75,7 @@ def test_from_docker_and_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("docker_root", [None, Path("/nowhere")])
 def test_data_that_cannot_be_read_is_an_error(tmp_path: Path, docker_root: Path | None) -> None:
     places = Places(tmp_path / "host")
-    with pytest.raises(ConversionError, match="volume data .*--volumes bind"):
+    with pytest.raises(ConversionError, match=r"volume data .*--volumes bind"):
         fill(places, tmp_path, Volume("data", "/data", source="/docker/data"), docker_root=docker_root)
     assert not places.state.exists()
 

@@ -12,6 +12,7 @@ from converter.check.installed import STATE, Installed
 from converter.check.parse import split_words
 from converter.check.versions import BIND_OPTIONS_SINCE, SETTINGS_SINCE, UNIT_SINCE
 from converter.machine.launcher import LAUNCHER_PATH
+from converter.machine.secrets import looks_secret
 
 # What nspawn takes only from a file in /etc or /run (nspawn.c, merge_settings).
 _NEEDS_TRUST = re.compile(
@@ -20,9 +21,6 @@ _NEEDS_TRUST = re.compile(
     "|OOMScoreAdjust|CPUAffinity|LinkJournal|RestrictAddressFamilies"
 )
 _OURS = f"/{STATE}/"
-_SECRET = re.compile(
-    "PASSW(?:OR)?D|PASSPHRASE|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY|CREDENTIALS?", re.IGNORECASE
-)
 
 
 def settings_findings(machine: Installed) -> Iterator[Finding]:
@@ -100,8 +98,7 @@ def _secrets(machine: Installed) -> list[str]:
     parameters = machine.words("Parameters")
     if parameters[:1] == [LAUNCHER_PATH]:
         words += [word.removeprefix("--setenv=") for word in parameters if word.startswith("--setenv=")]
-    pairs = (word.partition("=")[::2] for word in words)
-    return [name for name, value in pairs if value and _SECRET.search(name)]
+    return list(looks_secret(words))
 
 
 def unit_findings(machine: Installed) -> Iterator[Finding]:
