@@ -51,6 +51,8 @@ ExecStart=/bin/sh $directory/$name.health
 # For the line "Status:".
 NotifyAccess=all
 TimeoutStopSec=5s
+# Stopped with the machine.
+SuccessExitStatus=SIGTERM
 SyslogIdentifier=docker2nspawn-health
 # Nothing about each start and end of a check that succeeds.
 LogLevelMax=notice
