@@ -307,6 +307,7 @@ def test_binds() -> None:
         *["dropped"] * 4,
     ]
     assert kinds(made, "HostConfig.Binds") == {"exact"}
+    assert made.mount_points == ("/b", "/d", "/f")
     assert made.covers("/b/x") and made.covers("/b") and not made.covers("/bc")
 
 

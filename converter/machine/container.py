@@ -97,12 +97,21 @@ class ContainerSettings:
 
         What nspawn writes to such a path would reach the source: /etc/resolv.conf then needs ResolvConf=off.
         """
-        targets = (
+        targets = self._targets()
+        return any(path == target or path.startswith(f"{target}/") for target in targets)
+
+    @property
+    def mount_points(self) -> tuple[str, ...]:
+        """What must be there in the tree of a read-only machine: nspawn cannot make it then, and does not start."""
+        own = ("/dev/", "/proc/", "/run/", "/sys/")
+        return tuple(dict.fromkeys(path for path in self._targets() if not path.startswith(own)))
+
+    def _targets(self) -> tuple[str, ...]:
+        return (
             *(bind.destination for bind in self.binds),
             *(tmpfs.path for tmpfs in self.temporary_file_systems),
             *(volume.destination for volume in self.volumes),
         )
-        return any(path == target or path.startswith(f"{target}/") for target in targets)
 
 
 def container_settings(
