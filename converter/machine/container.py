@@ -29,7 +29,7 @@ _DEFAULTS: Mapping[str, tuple[object, ...]] = {
     "MemorySwappiness": (-1,),
     "NetworkMode": ("default", "bridge"),
     "RestartPolicy": tuple({"Name": name, "MaximumRetryCount": 0} for name in ("no", "")),
-    "Runtime": ("runc", "io.containerd.runc.v2"),
+    "Runtime": ("runc",),
     "ShmSize": (SHM_SIZE,),
 }
 
@@ -47,6 +47,8 @@ _DROPPED: Mapping[str, str] = {
     "StorageOpt": "the tree is a directory of the host's; limit it with `machinectl set-limit` on btrfs",
     "UTSMode": "a machine has its own host name always; set Hostname= in the settings",
 }
+_RUNC = "io.containerd.runc.v2"
+
 _QUIET = frozenset({"MaskedPaths", "ReadonlyPaths"})  # security.py has a word where they are not Docker's own
 
 _NO_REMEDY = "nspawn has nothing like it"
@@ -95,17 +97,22 @@ class ContainerSettings:
 
         What nspawn writes to such a path would reach the source: /etc/resolv.conf then needs ResolvConf=off.
         """
-        return any(path == target or path.startswith(f"{target}/") for target in self.mounted)
+        targets = self.mounted
+        return any(path == target or path.startswith(f"{target}/") for target in targets)
 
     @property
-    def mounted(self) -> frozenset[str]:
+    def mount_points(self) -> tuple[str, ...]:
+        """What must be there in the tree of a read-only machine: nspawn cannot make it then, and does not start."""
+        own = ("/dev/", "/proc/", "/run/", "/sys/")
+        return tuple(dict.fromkeys(path for path in self.mounted if not path.startswith(own)))
+
+    @property
+    def mounted(self) -> tuple[str, ...]:
         """Where the container's own mounts are."""
-        return frozenset(
-            [
-                *(bind.destination for bind in self.binds),
-                *(tmpfs.path for tmpfs in self.temporary_file_systems),
-                *(volume.destination for volume in self.volumes),
-            ]
+        return (
+            *(bind.destination for bind in self.binds),
+            *(tmpfs.path for tmpfs in self.temporary_file_systems),
+            *(volume.destination for volume in self.volumes),
         )
 
 
@@ -227,8 +234,10 @@ def _plain_fields(host: Mapping[str, Any]) -> Iterator[Note]:
             yield field_note(
                 "exact", name, value, "the client's own, or the runtime's; changes nothing that runs"
             )
+    if (runtime := text(host.get("Runtime"), "HostConfig.Runtime")) == _RUNC:
+        yield field_note("exact", "Runtime", runtime, "Docker's usual one, by its newer name")
     for name, said in _DROPPED.items():
-        if (value := host.get(name)) and value not in _DEFAULTS.get(name, ()):
+        if (value := host.get(name)) and value not in (*_DEFAULTS.get(name, ()), _RUNC):
             yield field_note("dropped", name, value, said)
 
 

@@ -121,7 +121,7 @@ def map_image(
     run = commands.command_line(
         command, environment, account, image.platform, boot=boot, changes=changes, notes=notes
     )
-    mounted = settings.mounted
+    mounted = {*settings.mounted}
     volumes = settings.volumes + image_volumes(
         config,
         name,
@@ -131,7 +131,7 @@ def map_image(
         changes=changes,
         notes=notes,
     )
-    mounted = mounted | {volume.destination for volume in volumes}
+    mounted |= {volume.destination for volume in volumes}
     binds = () if boot else run_content(facts, mounted, changes, notes)
     if not facts.has_usr:
         if not any(change.path.startswith("/usr/") for change in changes):

@@ -40,8 +40,9 @@ def namespaces(host: Mapping[str, Any], network: NetworkKind, mounted: frozenset
     """IpcMode, ShmSize, Sysctls, UsernsMode and CgroupnsMode of HostConfig. `mounted` is where mounts are anyway."""
     result = Namespaces()
     _ipc(host, mounted, result)
+    shared = host.get("IpcMode") == "host"
     for name, value in mapping(host.get("Sysctls"), "HostConfig.Sysctls").items():
-        _sysctl(name, text(value, "HostConfig.Sysctls"), network, result)
+        _sysctl(name, text(value, "HostConfig.Sysctls"), network, shared, result)
     if users := text(host.get("UsernsMode"), "HostConfig.UsernsMode"):
         said = "PrivateUsers=no"
         result.notes.append(field_note("exact" if users == "host" else "adapted", "UsernsMode", users, said))
@@ -84,7 +85,7 @@ def _ipc(host: Mapping[str, Any], mounted: frozenset[str], result: Namespaces) -
         result.notes.append(field_note("exact" if size > 0 else "dropped", "ShmSize", size, said))
 
 
-def _sysctl(name: str, value: str, network: NetworkKind, result: Namespaces) -> None:
+def _sysctl(name: str, value: str, network: NetworkKind, shared: bool, result: Namespaces) -> None:
     shown = {name: value}
     if _NETWORK_SYSCTL.fullmatch(name) and ".." not in name:
         if network == "private" and value.isprintable():
@@ -93,7 +94,7 @@ def _sysctl(name: str, value: str, network: NetworkKind, result: Namespaces) -> 
         else:
             said = f"nobody sets it with network {network}; set it on the host, or use --network private"
             result.notes.append(field_note("dropped", "Sysctls", shown, said))
-    elif _IPC_SYSCTL.fullmatch(name) and _NUMBERS.fullmatch(value) and not result.binds:
+    elif _IPC_SYSCTL.fullmatch(name) and _NUMBERS.fullmatch(value) and not shared:
         if not result.unit:
             # The unit has the IPC namespace and nspawn none of its own, so that it can be set before the start.
             result.unit.append(UnitSetting("Service", "PrivateIPC", "yes"))

@@ -55,7 +55,7 @@ def security(inspected: Mapping[str, Any], host: Mapping[str, Any]) -> Security:
         if words:
             said = "Capability= and DropCapability= leave what Docker leaves"
             result.notes.append(field_note("exact", name, list(words), said))
-        if lost := [word for word in words if word.upper().removeprefix("CAP_") in unknown]:
+        if lost := [word for word in words if f"CAP_{word.upper().removeprefix('CAP_')}" in unknown]:
             result.notes.append(field_note("dropped", name, lost, "Linux has no such capability"))
     if privileged:
         said = (
