@@ -127,7 +127,7 @@ class Policy:
     """A machine's system call policy.
 
     `system_call_filter` are the values of SystemCallFilter= lines, and `restrict_address_families` that of
-    RestrictAddressFamilies= (None: do not write it; "" is a value), in [Exec] of a trusted settings file. `unit` is for
+    RestrictAddressFamilies= (None: do not write it), in [Exec] of a trusted settings file. `unit` is for
     the unit's drop-in. `notes` are the differences from Docker that remain, in plain words.
     """
 
@@ -149,7 +149,7 @@ def system_call_policy(
     if privileged_seccomp:
         # @known is for who starts nspawn without the unit.
         off = UnitSetting("Service", "Environment", "SYSTEMD_SECCOMP=0")
-        return Policy(("@known",), "" if of_nspawn else None, (off,), ())
+        return Policy(("@known",), "~" if of_nspawn else None, (off,), ())  # "~": none is forbidden
 
     allowed = set(_ALLOWED)
     for capability, calls in _ALLOWED_WITH.items():
