@@ -230,8 +230,7 @@ remove_rules() {
 }
 
 switch_forwarding_on() {
-    read -r forwarding </proc/sys/net/ipv4/ip_forward
-    [ "$forwarding" = 0 ] || return 0
+    [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 0 ] || return 0
     if have iptables; then
         iptables -w -P FORWARD DROP
     else
