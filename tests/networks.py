@@ -111,8 +111,15 @@ class NetworkedMachine:
         return Place(Path(f"/proc/{self.host.leader}/root/proc/{self.leader}/ns/net"))
 
     def start(self) -> None:
-        self.host.run("machinectl", "start", self.name)
+        done = self.host.run("machinectl", "start", self.name, check=False)
+        assert done.returncode == 0, self.journal()
         self.wait()
+
+    def journal(self) -> str:
+        """What its network's script has said."""
+        self.host.run("journalctl", "--sync")
+        unit = f"--unit=docker2nspawn-network@{self.name}.service"
+        return self.host.run("journalctl", "--output=cat", "--identifier=sh", unit).stdout.strip()
 
     def stop(self) -> None:
         """Stop it, also when it is stopped already, and wait until its network is gone."""
@@ -181,6 +188,22 @@ def machine(host: lab.Host, name: str, address: str, *ports: str, **unit: str) -
             (host.root / path).unlink()
         lab.run("rm", "-rf", tree)
         host.run("systemctl", "daemon-reload")
+
+
+@contextlib.contextmanager
+def firewall(host: lab.Host, tool: str) -> Iterator[None]:
+    """A host with Docker's policy for what is forwarded, and only one of the two programs for rules."""
+    nft = host.root / "usr/sbin/nft"
+    if tool == "iptables":
+        nft.rename(nft.with_name("nft.away"))
+    policy = host.run("iptables", "-S", "FORWARD").stdout.split()[2]
+    host.run("iptables", "-P", "FORWARD", "DROP")
+    try:
+        yield
+    finally:
+        host.run("iptables", "-P", "FORWARD", policy)
+        if tool == "iptables":
+            nft.with_name("nft.away").rename(nft)
 
 
 @contextlib.contextmanager

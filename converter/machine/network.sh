@@ -149,10 +149,21 @@ table ip $NAMESPACE {
 END
 }
 
-iptables_dnat() {
+iptables_rule() { # TABLE CHAIN, then what to do with a published port
     case $host in '' | 0.0.0.0) to='-m addrtype --dst-type LOCAL' ;; *) to="-d $host" ;; esac
+    table=$1
+    chain=$2
+    shift 2
     # shellcheck disable=SC2086 # words
-    iptables -w -t nat -A "$LINK-$1" -p "$protocol" $to --dport "$first:$last" -j DNAT --to-destination "$target"
+    iptables -w -t "$table" -A "$chain" -p "$protocol" $to --dport "$first:$last" "$@"
+}
+
+iptables_dnat() {
+    iptables_rule nat "$LINK-$1" -j DNAT --to-destination "$target"
+}
+
+iptables_zone() {
+    [ "$protocol" != udp ] || iptables_rule raw "$LINK" -j CT --zone-orig $ZONE
 }
 
 # chain_of TABLE BUILTIN CHAIN: a chain of ours that BUILTIN jumps to, behind the admin's own chain for Docker.
@@ -180,6 +191,7 @@ iptables_nat() {
     chain_of raw PREROUTING "$LINK"
     iptables -w -t raw -A "$LINK" -i "$LINK" ! -s "$ADDRESS" -j DROP
     iptables -w -t raw -A "$LINK" -i "$LINK" -d 127.0.0.0/8 -j DROP
+    published prerouting iptables_zone
     chain_of nat PREROUTING "$LINK-prerouting"
     published prerouting iptables_dnat
     chain_of nat OUTPUT "$LINK-output"
@@ -230,9 +242,7 @@ remove_rules() {
 }
 
 switch_forwarding_on() {
-    # Not by read, which asks for single bytes: the kernel gives only the first one.
-    forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
-    [ "$forwarding" = 0 ] || return 0
+    [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 0 ] || return 0
     if have iptables; then
         iptables -w -P FORWARD DROP
     else
