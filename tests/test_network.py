@@ -120,13 +120,19 @@ def test_a_port_that_nothing_serves() -> None:
     assert not is_served(Port(53, 53, "udp", "::1"))
 
 
-def test_the_lowest_free_address() -> None:
-    assert free_address([]) == "10.213.0.2"
-    assert free_address(["10.213.0.2", "10.213.0.4", "192.0.2.1", ""]) == "10.213.0.3"
-    small = ipaddress.IPv4Network("192.0.2.0/30")
-    assert free_address([], small) == "192.0.2.2"
+def test_a_free_address_for_each_machine() -> None:
+    web = free_address([], "web")
+    assert ipaddress.ip_address(web) in ipaddress.ip_network("10.213.0.0/16")
+    assert free_address([], "web") == web
+    assert free_address([web], "web") != web
+    assert len({free_address([], f"web{n}") for n in range(100)}) > 95
+    small = ipaddress.IPv4Network("192.0.2.0/29")  # .0 and .7 are the network's, .1 is the host's
+    used: list[str] = []
+    for n in range(5):
+        used.append(free_address(used, f"web{n}", small))
+    assert sorted(used) == [f"192.0.2.{n}" for n in range(2, 7)]
     with pytest.raises(ConversionError, match="belong to machines"):
-        free_address(["192.0.2.2"], small)
+        free_address(used, "web", small)
 
 
 def script(
