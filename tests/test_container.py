@@ -39,8 +39,17 @@ def of(
     return container_settings(inspected, systemd=systemd, volumes=volumes, machine_name="m")
 
 
+DEVICES = [f"DeviceAllow={rule}" for rule in ("", "char-pts rw", "/dev/net/tun rwm", "char-* m", "block-* m")]
+
+
 def unit(made: ContainerSettings) -> list[str]:
-    return [f"{setting.key}={setting.value}" for setting in made.unit]
+    """The lines of the unit, without those that every machine has that is not privileged."""
+    lines = [f"{setting.key}={setting.value}" for setting in made.unit]
+    if not made.privileged:
+        at = lines.index(DEVICES[0])
+        assert lines[at : at + len(DEVICES)] == DEVICES
+        del lines[at : at + len(DEVICES)]
+    return lines
 
 
 def kinds(made: ContainerSettings, subject: str) -> set[str]:
@@ -158,13 +167,15 @@ def test_a_field_becomes_lines_of_the_unit_and_a_note(
 def test_no_container_at_all_is_what_docker_gives_an_image() -> None:
     made = container_settings({}, systemd=252, volumes="copy", machine_name="m")
     shm = TemporaryFileSystem("/dev/shm", "size=67108864,mode=1777,nosuid,nodev,noexec")
-    assert made == ContainerSettings(capabilities=DOCKER_DEFAULT, temporary_file_systems=(shm,))
+    assert unit(made) == []
+    expected = ContainerSettings(DOCKER_DEFAULT, temporary_file_systems=(shm,), unit=made.unit)
+    assert made == expected
 
 
 def test_a_plain_container_has_nothing_lost() -> None:
     made = container_settings(PLAIN, systemd=252, volumes="copy", machine_name="m")
     assert [note for note in made.notes if note.kind == "dropped"] == []
-    assert (made.unit, made.binds, made.volumes, made.ports) == ((), (), (), ())
+    assert (unit(made), made.binds, made.volumes, made.ports) == ([], (), (), ())
 
 
 def test_each_field_of_everything_at_once_is_named() -> None:
@@ -409,7 +420,7 @@ def test_the_hosts_shared_memory() -> None:
     shm = of(
         {"IpcMode": "host", "Sysctls": {"kernel.sem": "1"}}, Mounts=[mount("bind", "/dev/shm", Source="/x")]
     )
-    assert shm.unit == ()
+    assert unit(shm) == []
 
 
 def test_sysctls() -> None:

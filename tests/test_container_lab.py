@@ -315,6 +315,19 @@ LIMITS = {
 }
 
 
+def test_device_nodes_can_be_made_and_not_opened(machines: OnHost) -> None:
+    """As in Docker: also those of loop devices, which the unit's template would open to the machine."""
+    settings = container_settings({}, systemd=257, volumes="copy", machine_name="container-nodes")
+    script = (
+        "cd /root; b=/bin/busybox; for n in 'b 7 0' 'b 8 0' 'c 10 229' 'c 1 3'; do "
+        "$b mknod x $n || echo unmade; $b dd if=x of=/dev/null count=1 2>/dev/null && echo opened $n; $b rm -f x; done"
+    )
+    machines.install(as_machine("container-nodes", settings, "/bin/busybox", "sh", "-c", script))
+    output = machines.host.run_machine("container-nodes")
+    assert "unmade" not in output
+    assert re.findall("opened .*", output) == ["opened c 1 3"]
+
+
 def test_on_failure_ends_after_as_many_restarts_as_docker_makes(machines: OnHost) -> None:
     inspected = {"HostConfig": {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2}}}
     settings = container_settings(inspected, systemd=257, volumes="copy", machine_name="container-try")

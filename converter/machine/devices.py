@@ -21,6 +21,11 @@ _DIRECTORIES = {
     "/dev/snd": "char-alsa",
     "/dev/vfio": "char-vfio",
 }
+
+# In place of the template's own list, which lets a machine read every loop and mapper device: what Docker lets
+# everyone do, beyond DevicePolicy=closed, is to make device nodes, but not to open them (opencontainers/cgroups,
+# devices/config). /dev/net/tun is runc's.
+_DEFAULT = ("", "char-pts rw", "/dev/net/tun rwm", "char-* m", "block-* m")
 _RULE = re.compile(r"([abc])\s+(\d{1,7}|\*):(\d{1,7}|\*)\s+([rwm]{1,3})")
 
 
@@ -29,6 +34,9 @@ def devices(host: Mapping[str, Any], *, privileged: bool) -> Iterator[Bind | Uni
     if privileged:
         yield UnitSetting("Service", "DeviceAllow", "")  # takes the template's own list away
         yield UnitSetting("Service", "DevicePolicy", "auto")
+    else:
+        for value in _DEFAULT:
+            yield UnitSetting("Service", "DeviceAllow", value)
     for entry in sequence(host.get("Devices"), "HostConfig.Devices"):
         yield from _device(entry, privileged=privileged)
     for rule in texts(host.get("DeviceCgroupRules"), "HostConfig.DeviceCgroupRules"):
