@@ -189,11 +189,6 @@ def container_settings(
     )
 
 
-def container_notes(inspected: Mapping[str, Any]) -> tuple[Note, ...]:
-    """The notes alone, for a conversion that takes nothing of Docker's volumes."""
-    return container_settings(inspected, systemd=257, volumes="none", machine_name="machine").notes
-
-
 def _log(host: Mapping[str, Any]) -> Iterator[UnitSetting | Note]:
     """LogConfig: a machine's output goes to the journal."""
     config = mapping(host.get("LogConfig"), "HostConfig.LogConfig")

@@ -152,6 +152,14 @@ def map_image(
             TreeChange("/etc/resolv.conf", "file", mode=0o644, content=settings.resolv_conf.encode())
         )
 
+    if settings.read_only and resolv_conf != "off":
+        # Nothing can be copied into it; a mount needs a file to be mounted on.
+        changes.append(TreeChange("/etc/resolv.conf", "file", mode=0o644))
+        resolv_conf = resolv_conf.replace("copy-", "bind-")
+    unit = settings.unit
+    if boot and image.container is None:  # an init may want what the template gives to machines
+        unit = tuple(setting for setting in unit if setting.key != "DeviceAllow")
+
     machine = Machine(
         name=name,
         boot=boot,
@@ -178,7 +186,7 @@ def map_image(
         network=network,
         timeout_stop=config.stop_timeout if config.stop_timeout is not None else _STOP_TIMEOUT,
         unit_environment={"SYSTEMD_NSPAWN_TMPFS_TMP": "0", **settings.unit_environment},
-        unit=settings.unit,
+        unit=unit,
         secret=bool(secrets := looks_secret(environment)),
     )
     if secrets:
