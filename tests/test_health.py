@@ -323,7 +323,7 @@ def test_failures_in_a_row_make_it_unhealthy_and_one_success_healthy(bench: Benc
     assert state(bench) == (0, "healthy", 0)
     assert (bench.place / "log").read_text().replace("--status=", "").splitlines() == [
         "starting", "starting (1 of 2 failed)", "healthy", "healthy (1 of 2 failed)",
-        "unhealthy (2 failures in a row)", "unhealthy (3 failures in a row)", "healthy",
+        "unhealthy (failures in a row: 2)", "unhealthy (failures in a row: 3)", "healthy",
     ]  # fmt: skip
 
 

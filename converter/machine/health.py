@@ -182,7 +182,7 @@ record() {
     mv "$$state.new" "$$state"
     case $$health-$$failures in
         *-0) shown=$$health ;;
-        unhealthy-*) shown="$$health ($$failures failures in a row)" ;;
+        unhealthy-*) shown="$$health (failures in a row: $$failures)" ;;
         *) shown="$$health ($$failures of $$retries failed)" ;;
     esac
     systemd-notify --status="$$shown" || :
