@@ -204,7 +204,9 @@ def map_image(
         files += network_files(
             name, network, heading, sysctls=settings.sysctls, mac_address=config.mac_address
         )
-    if (check := _healthcheck(config, options, notes, boot=boot, runs=run.launched)) is not None:
+    launcher = launcher_for(host.architecture)
+    runnable = run.launched and launcher is not None
+    if (check := _healthcheck(config, options, notes, boot=boot, runnable=runnable)) is not None:
         machine = replace(machine, healthcheck=check, unit=machine.unit + health_unit_settings(name))
         files += health_files(
             name,
@@ -215,7 +217,10 @@ def map_image(
             bounding=settings.capabilities,
             no_new_privileges=bool(machine.no_new_privileges),
             heading=heading,
-            launcher=launcher_for(host.architecture) or b"",
+            launcher=launcher or b"",
+            limits=machine.limits,
+            confined=not (settings.seccomp_unconfined or settings.privileged),
+            private_users=machine.private_users == "pick",
         )
     notes += other_fields(config)
     notes += settings.notes
@@ -317,7 +322,7 @@ def _id_mapped(bind: Bind) -> Bind:
 
 
 def _healthcheck(
-    config: ImageConfig, options: RunOptions, notes: list[Note], *, boot: bool, runs: bool
+    config: ImageConfig, options: RunOptions, notes: list[Note], *, boot: bool, runnable: bool
 ) -> Healthcheck | None:
     check = config.healthcheck
     if check is None:
@@ -329,7 +334,7 @@ def _healthcheck(
         command = (*(config.shell or ("/bin/sh", "-c")), *check.test[1:2])
     else:
         command = check.test[1:]
-    if not command or boot or not runs:
+    if not command or boot or not runnable:
         notes.append(
             Note(
                 "dropped", "HEALTHCHECK", "an init looks after itself" if boot else "there is nothing to run"
