@@ -21,6 +21,8 @@ class Case:
     8090 and stop, run it "thrice" with a conversion by --force before the last, or convert what was "written" in
     a first run. "limits" is a container of this machine's own engine, whose host has cgroup controllers: its
     HostConfig is compared with the unit.
+
+    With `convert` the image is converted, with these options, to be like the container.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Case:
     command: tuple[str, ...] = ()
     procedure: str = "run"
     timeout: int = 10
+    convert: tuple[str, ...] = ()
+    port: int = 8090
 
 
 def _shell(script: str) -> str:
@@ -151,4 +155,11 @@ CONTAINERS = (
     Case("c-limits", "--memory, --pids-limit, --cpus and others", BASE + 'CMD ["signals"]\n', create=("--memory", "64m", "--memory-reservation", "32m", "--pids-limit", "20", "--cpus", "0.5", "--cpuset-cpus", "0"), procedure="limits"),
 )  # fmt: skip
 
-CASES = IMAGES + CONTAINERS
+OPTIONS = (
+    Case("o-network-host", "convert --network host", BASE + _PROBE, create=("--network", "host"), convert=("--network", "host")),
+    Case("o-network-none", "convert --network none", BASE + _PROBE, create=("--network", "none"), convert=("--network", "none")),
+    Case("o-publish", "convert --publish", BASE + 'CMD ["serve"]\n', create=("-p", "8091:8080"), procedure="serve", convert=("--publish", "8091:8080"), port=8091),
+    Case("o-publish-user", "convert --publish, as a user, on a low port", BASE + 'USER daemon\nCMD ["serve"]\n', create=("-p", "92:8080"), procedure="serve", convert=("--publish", "92:8080"), port=92),
+)  # fmt: skip
+
+CASES = IMAGES + CONTAINERS + OPTIONS

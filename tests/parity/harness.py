@@ -167,7 +167,7 @@ def run_docker(place: Lab, case: Case) -> Facts:
     if case.procedure in {"stop", "serve"}:
         lab.wait_until(f"{name} in Docker", lambda: "is up" in _docker_output(engine, name))
         if case.procedure == "serve":
-            extra |= _connect(place.hosts["257"])
+            extra |= _connect(place.hosts["257"], case.port)
         began = time.monotonic()
         docker(engine, "stop", name)
         extra["stop", "duration"] = _duration(time.monotonic() - began, case.timeout)
@@ -225,9 +225,10 @@ def _duration(seconds: float, timeout: int) -> str:
     return "at the timeout" if seconds < timeout + 5 else "long after the timeout"
 
 
-def _connect(host: lab.Host) -> Facts:
+def _connect(host: lab.Host, port: int) -> Facts:
     """Connections to the published port: from the host itself, and from outside."""
-    program = "import socket, sys; s = socket.create_connection((sys.argv[1], 8090), 3); print(s.makefile().readline())"
+    program = "import socket, sys\ns = socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)\n"
+    program += "print(s.makefile().readline())"
     here = ["nsenter", "-t", str(host.leader), "-n"]
     answers: Facts = {}
     for who, enter, address in (
@@ -235,7 +236,7 @@ def _connect(host: lab.Host) -> Facts:
         ("host", here, "10.98.0.1"),
         ("outside", _in_outside(host), "10.98.0.1"),
     ):
-        seen = lab.run(*enter, sys.executable, "-c", program, address, check=False)
+        seen = lab.run(*enter, sys.executable, "-c", program, address, str(port), check=False)
         answers["ports", f"from {who}"] = seen.stdout.strip() or seen.stderr.strip().rpartition("\n")[2]
     return answers
 
@@ -248,9 +249,10 @@ def supported_options() -> frozenset[str]:
 
 def convert(place: Lab, host: lab.Host, case: Case, *options: str) -> str:
     """Convert a case for a host; what went wrong, or ""."""
-    source = f"docker-daemon:parity/{case.name}" if case.create is None else f"container:{_container(case)}"
+    image = case.create is None or case.convert
+    source = f"docker-daemon:parity/{case.name}" if image else f"container:{_container(case)}"
     command: list[str | Path] = [".venv/bin/docker2nspawn", "convert", source, "--name", _container(case)]
-    command += ["--root", host.root, *options]
+    command += ["--root", host.root, *case.convert, *options]
     done = lab.run(*command, check=False, DOCKER_HOST=place.engine(case))
     return done.stderr.strip() if done.returncode else ""
 
@@ -267,7 +269,7 @@ def run_machine(host: lab.Host, case: Case, again: Callable[[], str]) -> Facts:
     if case.procedure in {"stop", "serve"} and not started:
         lab.wait_until(f"{name} on {host.version}", lambda: "is up" in host.journal(name), 20)
         if case.procedure == "serve":
-            extra |= _connect(host)
+            extra |= _connect(host, case.port)
         began = time.monotonic()
         host.run("systemctl", "stop", f"systemd-nspawn@{name}.service", check=False)
         _wait(host, name)

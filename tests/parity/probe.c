@@ -84,7 +84,7 @@ static void identity(void) {
         fact("ids", key, "yes");
     }
     fact("cwd", "cwd", "%s", getcwd(cwd, sizeof cwd) ? cwd : outcome(-1));
-    fact("process", "pid", "%d", getpid());
+    fact("process", "pid", "%s", getpid() == 1 ? "1" : "another");
     fact("process", "ppid", "%d", getppid());
     fact("process", "session-leader", "%d", getsid(0) == getpid());
     fact("process", "group-leader", "%d", getpgrp() == getpid());
@@ -177,17 +177,36 @@ static void others(void) {
     fact("process", "other-processes", "%d", processes);
 
     /* An orphan's end: does somebody above reap it, or must the program itself (as PID 1)? */
+    int gate[2];
+    pid_t orphan = 0;
+    if (pipe(gate))
+        return;
+    fflush(stdout);
     pid_t child = fork();
     if (!child) {
-        if (!fork()) {
-            usleep(20000);
-            _exit(0);
-        }
+        orphan = fork();
+        if (orphan)
+            _exit(write(gate[1], &orphan, sizeof orphan) < 0);
+        usleep(20000);
         _exit(0);
     }
     waitpid(child, 0, 0);
-    usleep(80000);
-    fact("process", "orphan", "%s", waitpid(-1, 0, WNOHANG) > 0 ? "is mine to reap" : "reaped by another");
+    if (read(gate[0], &orphan, sizeof orphan) != sizeof orphan)
+        orphan = 0;
+    close(gate[0]);
+    close(gate[1]);
+    const char *fate = "never ends";
+    for (int i = 0; i < 100; i++, usleep(50000)) {
+        if (waitpid(orphan, 0, WNOHANG) == orphan) {
+            fate = "is mine to reap";
+            break;
+        }
+        if (kill(orphan, 0) && errno == ESRCH) {
+            fate = "reaped by another";
+            break;
+        }
+    }
+    fact("process", "orphan", "%s", fate);
     fflush(stdout);
 }
 
