@@ -45,7 +45,9 @@ def fill_volumes(
                 Note("adapted", subject, f"{places.volumes / volume.name} is there and was left as it is")
             )
             continue
-        stage.volumes.mkdir(mode=0o711, parents=True, exist_ok=True)
+        # Whoever gets in could run what a machine has made setuid, as in /var/lib/machines.
+        places.volumes.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stage.volumes.mkdir(mode=0o700, exist_ok=True)
         target = stage.volumes / volume.name
         if volume.source is None:
             source = open_directory(root_fd, volume.destination)

@@ -56,6 +56,7 @@ def test_from_the_tree_through_its_links(tmp_path: Path) -> None:
     make_data(tree / "real")
     (tree / "var").symlink_to("/")  # inside the tree that is the tree itself
     assert fill(places, tree, Volume("web+data", "/var/real")) == []
+    assert places.volumes.stat().st_mode & 0o777 == 0o700
     assert everything(places.volumes / "web+data") == everything(tree / "real")
     (places.volumes / "web+data/again").write_text("the machine's own")
     assert fill(places, tree, Volume("web+data", "/var/real")) == ["adapted"]
