@@ -56,9 +56,9 @@ static void give_up(int unused) {
 static void report(const char *kind, const char *name, pid_t child) {
     int status;
     running = child;
-    ualarm(300000, 0);
+    alarm(1);
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
-    ualarm(0, 0);
+    alarm(0);
     if (!WIFEXITED(status))
         printf("%s %s blocks\n", kind, name);
     else
