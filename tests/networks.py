@@ -160,6 +160,7 @@ def machine(host: lab.Host, name: str, address: str, *ports: str, **unit: str) -
         name,
         process_two=True,
         parameters=("/bin/busybox", "httpd", "-f", "-p", "0.0.0.0:80", "-h", "/www"),
+        kill_signal="SIGKILL",
         private_users="no",
         virtual_ethernet=False,
         network=network,
@@ -232,7 +233,7 @@ def traces(host: lab.Host) -> dict[str, str]:
         "nft -s list ruleset",
         "iptables-save | grep -v '^#' | sed 's/\\[.*//'",
         "ls /run/docker2nspawn/network /run/systemd/transient",
-        "systemctl list-units --plain --no-legend 'd2n-*' 'docker2nspawn-network@*'",
+        "systemctl list-units --state=active --plain --no-legend 'd2n-*' 'docker2nspawn-network@*'",
     )
     return {
         command: host.run("sh", "-c", f"{command} 2>/dev/null", check=False).stdout for command in commands

@@ -25,7 +25,9 @@ def test_a_stop_leaves_nothing(systemd_host: lab.Host, tool: str) -> None:
         one.start()
         two.start()
         during = traces(systemd_host)
-        assert all("d2n-" in text for command, text in during.items() if "table all" not in command)
+        for command in ("ip netns list", "ip -oneline -brief link", "iptables-save"):
+            (shown,) = (text for key, text in during.items() if key.startswith(command))
+            assert "d2n-" in shown
         two.stop()
         assert on(systemd_host).ask("127.0.0.1", 8080) == f"network-1 {GATEWAY}"
         systemd_host.run("machinectl", "stop", "network-1")
@@ -109,6 +111,8 @@ def test_a_port_that_is_taken_is_an_error(systemd_host: lab.Host, port: str) -> 
 def test_with_networkd(systemd_host: lab.Host) -> None:
     with machine(systemd_host, "network-1", "10.213.0.2", "8080:80") as one:
         one.start()
+        # In a container networkd does not wait for udev, which this host has not; it sees a container by its /sys.
+        systemd_host.run("mount", "-o", "remount,bind,ro", "/sys")
         systemd_host.run("systemctl", "start", "systemd-networkd")
         try:
             check_beside_networkd(one)
@@ -120,6 +124,7 @@ def test_with_networkd(systemd_host: lab.Host) -> None:
             check_beside_networkd(one)
         finally:
             systemd_host.run("systemctl", "stop", "systemd-networkd.socket", "systemd-networkd")
+            systemd_host.run("mount", "-o", "remount,bind,rw", "/sys")
 
 
 def check_beside_networkd(one: NetworkedMachine) -> None:
