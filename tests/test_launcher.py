@@ -584,6 +584,26 @@ def test_a_directory_that_only_root_or_only_the_user_may_enter(bench: Path) -> N
 
 
 @pytest.mark.lab
+def test_a_terminal_and_a_pipe_become_the_users(bench: Path) -> None:
+    """As with runc, which programs rely on that log to /dev/stdout; a device or file that others have stays."""
+    opening = ("/bin/sh", "-c", "echo out >/dev/stdout && echo err >/dev/stderr")
+    command = [bench / "launch", "--groups=", "--gid=0", "--uid=4294967294", "--", *opening]
+    own, terminal = os.openpty()
+    for kind, stream in (("terminal", terminal), ("pipe", subprocess.PIPE)):
+        done = subprocess.run(command, stdout=stream, stderr=stream, timeout=60, check=False)
+        shown = os.read(own, 100).replace(b"\r", b"") if kind == "terminal" else done.stdout + done.stderr
+        assert (done.returncode, shown) == (0, b"out\nerr\n"), kind
+    os.close(own)
+    os.close(terminal)
+    with (bench / "log").open("wb") as log:
+        subprocess.run(
+            [*command[:-1], "exec true"], stdin=subprocess.DEVNULL, stdout=log, timeout=60, check=True
+        )
+        assert os.fstat(log.fileno()).st_uid == 0
+    assert Path("/dev/null").stat().st_uid == 0
+
+
+@pytest.mark.lab
 def test_with_a_mask_it_has_no_other_descriptors(bench: Path) -> None:
     with (bench / "launch").open("rb") as other:
         fd = other.fileno()

@@ -3,8 +3,9 @@
  *     launch [--escaped] [--groups=N,N,...] [--gid=N] [--uid=N] [--bounding=HEX] [--no-new-privs] [--chdir=PATH]
  *            [--keep=NAME]... [--clean] [--setenv=NAME=VALUE]... [--unsetenv=NAME]... [--] PROGRAM ARG...
  *
- * It sets the supplementary groups (exactly those; none for an empty list), the gid and the uid, changes the
- * environment, finds PROGRAM as runc does and becomes it: the pid stays, and PROGRAM is argv[0] as written.
+ * It gives the standard streams to the user, sets the supplementary groups (exactly those; none for an empty list),
+ * the gid and the uid, changes the environment, finds PROGRAM as runc does and becomes it: the pid stays, and PROGRAM
+ * is argv[0] as written.
  * Inheritable and ambient capabilities are always cleared, as in Docker.
  *
  * --clean takes from the environment what systemd-nspawn puts there and Docker does not (CLEANED, below), but for
@@ -37,7 +38,7 @@ typedef unsigned long word;
 #if defined(__x86_64__)
 enum { WRITE = 1, EXECVE = 59, SETGROUPS = 116, SETRESUID = 117, SETRESGID = 119, EXIT_GROUP = 231 };
 enum { FACCESSAT = 269, STATX = 332 };
-enum { PRCTL = 157, CAPGET = 125, CAPSET = 126, CHDIR = 80, CLOSE = 3 };
+enum { PRCTL = 157, CAPGET = 125, CAPSET = 126, CHDIR = 80, CLOSE = 3, FCHOWN = 93 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -57,7 +58,7 @@ __asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %r
 #elif defined(__i386__)
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 252 };
 enum { FACCESSAT = 307, STATX = 383 };
-enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6 };
+enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6, FCHOWN = 207 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -76,7 +77,7 @@ __asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %esp, %eax\n and $-16, %e
 #elif defined(__aarch64__)
 enum { WRITE = 64, EXECVE = 221, SETGROUPS = 159, SETRESUID = 147, SETRESGID = 149, EXIT_GROUP = 94 };
 enum { FACCESSAT = 48, STATX = 291 };
-enum { PRCTL = 167, CAPGET = 90, CAPSET = 91, CHDIR = 49, CLOSE = 57 };
+enum { PRCTL = 167, CAPGET = 90, CAPSET = 91, CHDIR = 49, CLOSE = 57, FCHOWN = 55 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -96,7 +97,7 @@ __asm__(".globl _start\n_start:\n mov x29, 0\n mov x30, 0\n mov x0, sp\n bl laun
 #elif defined(__arm__)
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 248 };
 enum { FACCESSAT = 334, STATX = 397 };
-enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6 };
+enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6, FCHOWN = 207 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -116,7 +117,7 @@ __asm__(".globl _start\n_start:\n mov fp, #0\n mov lr, #0\n mov r0, sp\n bic sp,
 #elif defined(__riscv) && __riscv_xlen == 64
 enum { WRITE = 64, EXECVE = 221, SETGROUPS = 159, SETRESUID = 147, SETRESGID = 149, EXIT_GROUP = 94 };
 enum { FACCESSAT = 48, STATX = 291 };
-enum { PRCTL = 167, CAPGET = 90, CAPSET = 91, CHDIR = 49, CLOSE = 57 };
+enum { PRCTL = 167, CAPGET = 90, CAPSET = 91, CHDIR = 49, CLOSE = 57, FCHOWN = 55 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -136,7 +137,7 @@ __asm__(".globl _start\n_start:\n li s0, 0\n li ra, 0\n mv a0, sp\n andi sp, sp,
 #elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 81, SETRESUID = 164, SETRESGID = 169, EXIT_GROUP = 234 };
 enum { FACCESSAT = 298, STATX = 383 };
-enum { PRCTL = 171, CAPGET = 183, CAPSET = 184, CHDIR = 12, CLOSE = 6 };
+enum { PRCTL = 171, CAPGET = 183, CAPSET = 184, CHDIR = 12, CLOSE = 6, FCHOWN = 95 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -161,7 +162,7 @@ __asm__(".globl _start\n_start:\n lis 2, .TOC.@ha\n addi 2, 2, .TOC.@l\n mr 3, 1
 #elif defined(__s390x__)
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 248 };
 enum { FACCESSAT = 300, STATX = 379 };
-enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6 };
+enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6, FCHOWN = 207 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -184,6 +185,7 @@ __asm__(".globl _start\n_start:\n lgr %r2, %r15\n aghi %r15, -160\n brasl %r14, 
 
 enum { BAD_LAUNCH = 125, CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
 enum { ENOENT = 2, EISDIR = 21, AT_FDCWD = -100, X_OK = 1, STATX_TYPE = 1, S_IFMT = 0170000, S_IFDIR = 0040000 };
+enum { AT_EMPTY_PATH = 0x1000, S_IFIFO = 0010000, S_IFCHR = 0020000, FIRST_PTS = 136, LAST_PTS = 143 };
 enum { PATH_MAX = 4096, NGROUPS_MAX = 65536 };
 enum { CLOSE_RANGE = 436 }; /* everywhere, since Linux 5.9 */
 enum { PR_SET_DUMPABLE = 4, PR_CAPBSET_READ = 23, PR_CAPBSET_DROP = 24, PR_SET_NO_NEW_PRIVS = 38 };
@@ -530,6 +532,24 @@ static void bound(const char *name, struct mask mask)
             must(name, "dropping capabilities: ", call(PRCTL, PR_CAPBSET_DROP, i, 0, 0, 0));
 }
 
+/* As runc does, so that the user's program can open /dev/stdout and /dev/stderr: what is its own alone, a pipe or
+ * a terminal of the machine's. Never another device or file, which may be the host's. Without CAP_CHOWN it stays. */
+static void give_streams(unsigned uid)
+{
+    for (long fd = 0; fd < FIRST_OTHER_FD; fd++) {
+        static struct { /* statx, on every processor */
+            unsigned before_mode[7];
+            unsigned short mode, spare;
+            unsigned before_major[24], major, rest[31];
+        } status;
+        if (call(STATX, fd, (long)"", AT_EMPTY_PATH, STATX_TYPE, (long)&status) < 0)
+            continue;
+        unsigned type = status.mode & S_IFMT;
+        if (type == S_IFIFO || (type == S_IFCHR && status.major >= FIRST_PTS && status.major <= LAST_PTS))
+            call(FCHOWN, fd, uid, -1, 0, 0);
+    }
+}
+
 /* The kernel takes out of the ambient set what is no longer inheritable. */
 static void limit_to(const char *name, struct mask mask)
 {
@@ -622,6 +642,8 @@ __attribute__((used)) _Noreturn void launch(word *stack)
     }
     /* As runc: a directory may be closed to the user it is for, or open to that user alone (NFS). */
     int moved = directory && call(CHDIR, (long)directory, 0, 0, 0, 0) >= 0;
+    if (uid != -1 && uid != 0)
+        give_streams((unsigned)uid);
     if (group_count >= 0)
         must(*argument, "setting its groups: ", call(SETGROUPS, group_count, (long)groups, 0, 0, 0));
     if (gid != -1)
