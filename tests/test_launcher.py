@@ -587,7 +587,7 @@ def test_a_directory_that_only_root_or_only_the_user_may_enter(bench: Path) -> N
 def test_a_terminal_and_a_pipe_become_the_users(bench: Path) -> None:
     """As with runc, which programs rely on that log to /dev/stdout; a device or file that others have stays."""
     opening = ("/bin/sh", "-c", "echo out >/dev/stdout && echo err >/dev/stderr")
-    command = [bench / "launch", "--groups=", "--gid=0", "--uid=4294967294", "--", *opening]
+    command: list[str | Path] = [bench / "launch", "--groups=", "--gid=0", "--uid=4294967294", "--", *opening]
     own, terminal = os.openpty()
     for kind, stream in (("terminal", terminal), ("pipe", subprocess.PIPE)):
         done = subprocess.run(command, stdout=stream, stderr=stream, timeout=60, check=False)
