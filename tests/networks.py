@@ -232,7 +232,7 @@ def traces(host: lab.Host) -> dict[str, str]:
         "ip route show table all",
         "nft -s list ruleset",
         "iptables-save | grep -v '^#' | sed 's/\\[.*//'",
-        "ls /run/docker2nspawn/network /run/systemd/transient",
+        "ls /run/docker2nspawn/network",
         "systemctl list-units --state=active --plain --no-legend 'd2n-*' 'docker2nspawn-network@*'",
     )
     return {

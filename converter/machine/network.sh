@@ -329,7 +329,7 @@ up() {
 }
 
 down() {
-    systemctl stop "$LINK-*.socket" "$LINK-*.service" 2>/dev/null || :
+    systemctl stop "$LINK-*.socket" "$LINK-*.service" || :
     remove_rules
     # Both ends go at once; a namespace lives on as long as a process is in it.
     ip link delete "$LINK" 2>/dev/null || :
