@@ -119,24 +119,26 @@ class NetworkedMachine:
         """What its network's script has said."""
         self.host.run("journalctl", "--sync")
         unit = f"--unit=docker2nspawn-network@{self.name}.service"
-        return self.host.run("journalctl", "--output=cat", "--identifier=sh", unit).stdout.strip()
+        return self.host.run("journalctl", "--output=cat", "--lines=40", unit).stdout.strip()
 
     def stop(self) -> None:
         """Stop it, also when it is stopped already, and wait until its network is gone."""
+        running = self.network_state() == "active"
         self.host.run("systemctl", "stop", self.unit)
         self.wait_gone()
+        assert self.network_state() == "inactive" or not running, self.journal()
+
+    def network_state(self) -> str:
+        """Its network's unit, in systemd's word."""
+        network = f"docker2nspawn-network@{self.name}.service"
+        return self.host.run("systemctl", "is-active", network, check=False).stdout.strip()
 
     def wait(self) -> None:
         lab.wait_until(f"{self.name} answers", lambda: on(self.host).ask(self.address, 80) != REFUSED)
 
     def wait_gone(self) -> None:
-        network = f"docker2nspawn-network@{self.name}.service"
         lab.wait_until(
-            f"the end of {network}",
-            lambda: (
-                self.host.run("systemctl", "is-active", network, check=False).stdout.strip()
-                in ("inactive", "failed")
-            ),
+            f"the end of {self.name}'s network", lambda: self.network_state() in ("inactive", "failed")
         )
 
 
@@ -232,7 +234,7 @@ def traces(host: lab.Host) -> dict[str, str]:
         "ip route show table all",
         "nft -s list ruleset",
         "iptables-save | grep -v '^#' | sed 's/\\[.*//'",
-        "ls /run/docker2nspawn/network /run/systemd/transient",
+        "ls /run/docker2nspawn/network",
         "systemctl list-units --state=active --plain --no-legend 'd2n-*' 'docker2nspawn-network@*'",
     )
     return {

@@ -79,6 +79,8 @@ _UNIT = """\
 Description=Network of machine {name}
 Before=systemd-nspawn@{name}.service
 StopWhenUnneeded=yes
+# The machine's own limit counts.
+StartLimitIntervalSec=0
 # These may take all rules away.
 After=nftables.service iptables.service netfilter-persistent.service firewalld.service ufw.service
 ReloadPropagatedFrom=nftables.service firewalld.service

@@ -181,9 +181,12 @@ END
 }
 
 remove_chain() { # TABLE BUILTIN CHAIN
-    while iptables -w -t "$1" -D "$2" -j "$3" 2>/dev/null; do :; done
-    iptables -w -t "$1" -F "$3" 2>/dev/null || return 0
-    iptables -w -t "$1" -X "$3"
+    for _ in 1 2 3 4 5; do # another program may change the rules at the same time
+        iptables -w -t "$1" -S "$3" >/dev/null 2>&1 || return 0
+        while iptables -w -t "$1" -D "$2" -j "$3" 2>/dev/null; do :; done
+        iptables -w -t "$1" -F "$3"
+        iptables -w -t "$1" -X "$3"
+    done
 }
 
 # Where there is no nft.
@@ -329,8 +332,8 @@ up() {
 }
 
 down() {
-    systemctl stop "$LINK-*.socket" "$LINK-*.service" 2>/dev/null || :
-    remove_rules
+    systemctl stop "$LINK-*.socket" "$LINK-*.service" || :
+    remove_rules || : # the rest has to go whatever fails
     # Both ends go at once; a namespace lives on as long as a process is in it.
     ip link delete "$LINK" 2>/dev/null || :
     ip netns delete "$NAMESPACE" 2>/dev/null || :
@@ -340,7 +343,7 @@ down() {
 case ${1-} in
     up | down) "$1" ;;
     reload)
-        remove_rules
+        remove_rules || :
         add_rules
         ;;
     *)
