@@ -110,7 +110,9 @@ def _check_free(places: Places, name: str, *, force: bool) -> None:
             f"{places.tree(name)} is read-only, so it is not replaced; first: machinectl read-only {name} no"
         )
     if (places.root / "run/systemd/machines" / name).exists():
-        raise ConversionError(f"machine {name} is running; stop it first: machinectl stop {name}")
+        raise ConversionError(
+            f"machine {name} is running; stop it first: systemctl stop systemd-nspawn@{name}"
+        )
 
 
 @contextlib.contextmanager
@@ -323,7 +325,7 @@ def _nspawn_lock(places: Places, name: str) -> Iterator[None]:
         except OSError as error:
             if error.errno in {errno.EAGAIN, errno.EACCES}:
                 raise _InUseError(
-                    f"machine {name} is in use; stop it first: machinectl stop {name}"
+                    f"machine {name} is in use; stop it first: systemctl stop systemd-nspawn@{name}"
                 ) from None
             raise
         try:

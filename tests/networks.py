@@ -123,22 +123,23 @@ class NetworkedMachine:
 
     def stop(self) -> None:
         """Stop it, also when it is stopped already, and wait until its network is gone."""
-        running = self.network_state() == "active"
         self.host.run("systemctl", "stop", self.unit)
         self.wait_gone()
-        assert self.network_state() == "inactive" or not running, self.journal()
-
-    def network_state(self) -> str:
-        """Its network's unit, in systemd's word."""
         network = f"docker2nspawn-network@{self.name}.service"
-        return self.host.run("systemctl", "is-active", network, check=False).stdout.strip()
+        assert self.host.run("systemctl", "is-failed", network, check=False).stdout.strip() != "failed", (
+            self.journal()
+        )
 
     def wait(self) -> None:
         lab.wait_until(f"{self.name} answers", lambda: on(self.host).ask(self.address, 80) != REFUSED)
 
     def wait_gone(self) -> None:
         lab.wait_until(
-            f"the end of {self.name}'s network", lambda: self.network_state() in ("inactive", "failed")
+            f"the end of {self.name}",
+            lambda: (
+                self.host.run("systemctl", "is-active", self.unit, check=False).stdout.strip()
+                in ("inactive", "failed")
+            ),
         )
 
 

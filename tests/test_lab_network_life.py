@@ -35,6 +35,16 @@ def test_a_stop_leaves_nothing(systemd_host: lab.Host, tool: str) -> None:
         assert traces(systemd_host) == before
 
 
+def test_stopped_and_started_at_once(systemd_host: lab.Host) -> None:
+    """machinectl, unlike systemctl, starts nothing while something that it needs still stops."""
+    with machine(systemd_host, "network-1", "10.213.0.2", "8080:80") as one:
+        one.start()
+        for _ in range(3):
+            systemd_host.run("systemctl", "stop", one.unit)
+            systemd_host.run("machinectl", "start", "network-1")
+        one.wait()
+
+
 def test_restarts_and_kills(systemd_host: lab.Host) -> None:
     with machine(systemd_host, "network-1", "10.213.0.2", "8080:80") as one:
         one.start()
@@ -85,7 +95,7 @@ def test_rules_come_back_with_a_reload(systemd_host: lab.Host) -> None:
         one.start()
         systemd_host.run("nft", "delete", "table", "ip", "d2n-network-1")
         assert on(systemd_host).ask("127.0.0.1", 8080) == REFUSED
-        systemd_host.run("systemctl", "reload", "docker2nspawn-network@network-1.service")
+        systemd_host.run("systemctl", "reload", one.unit)
         assert on(systemd_host).ask("127.0.0.1", 8080) == f"network-1 {GATEWAY}"
 
 

@@ -235,10 +235,14 @@ def test_the_unit_runs_the_script_around_the_machine() -> None:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(unit.content.decode())
     assert shlex.split(parser["Service"]["ExecStart"]) == ["/bin/sh", f"/{made.path}", "up"]
-    assert parser["Unit"]["StopWhenUnneeded"] == "yes"
+    assert shlex.split(parser["Service"]["ExecStopPost"]) == ["/bin/sh", f"/{made.path}", "ended"]
     assert parser["Unit"]["Before"] == "systemd-nspawn@web.1.service"
+    entering = "+/usr/bin/nsenter --target 1 --mount --net /bin/sh"
     assert network_unit_settings("web.1") == (
-        UnitSetting("Unit", "BindsTo", "docker2nspawn-network@web.1.service"),
+        UnitSetting("Unit", "Requires", "docker2nspawn-network@web.1.service"),
         UnitSetting("Unit", "After", "docker2nspawn-network@web.1.service"),
+        UnitSetting("Unit", "ReloadPropagatedFrom", "nftables.service firewalld.service"),
         UnitSetting("Service", "NetworkNamespacePath", "/run/netns/d2n-web.1"),
+        UnitSetting("Service", "ExecReload", f"{entering} /{made.path} reload"),
+        UnitSetting("Service", "ExecStopPost", f"{entering} /{made.path} down"),
     )

@@ -41,8 +41,8 @@ $heading
 [Unit]
 Description=Health of the machine $name
 After=systemd-nspawn@$name.service
-# Not PartOf=: when the machine is restarted, its timer comes first.
-StopPropagatedFrom=systemd-nspawn@$name.service
+# It does not stop with the machine by a dependency: `machinectl terminate` takes no machine down while a start of
+# something that would have to stop is under way. It ends by itself: its check is in the machine's control group.
 StartLimitIntervalSec=0
 
 [Service]
@@ -51,8 +51,6 @@ ExecStart=/bin/sh $directory/$name.health
 # For the line "Status:".
 NotifyAccess=all
 TimeoutStopSec=5s
-# Stopped with the machine.
-SuccessExitStatus=SIGTERM
 SyslogIdentifier=docker2nspawn-health
 # Nothing about each start and end of a check that succeeds.
 LogLevelMax=notice

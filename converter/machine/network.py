@@ -78,30 +78,34 @@ _UNIT = """\
 [Unit]
 Description=Network of machine {name}
 Before=systemd-nspawn@{name}.service
-StopWhenUnneeded=yes
-# The machine's own limit counts.
-StartLimitIntervalSec=0
 # These may take all rules away.
 After=nftables.service iptables.service netfilter-persistent.service firewalld.service ufw.service
-ReloadPropagatedFrom=nftables.service firewalld.service
+# As often as the machine.
+StartLimitIntervalSec=0
 
 [Service]
+# It does not stay: the machine's unit takes the network down, so that when that has stopped nothing is under way that
+# the next start would have to wait for; `machinectl start` does not wait.
 Type=oneshot
-RemainAfterExit=yes
 ExecStart=/bin/sh {script} up
-ExecReload=/bin/sh {script} reload
-ExecStop=/bin/sh {script} down
-# After a start that failed.
-ExecStopPost=/bin/sh {script} down
+ExecStopPost=/bin/sh {script} ended
 """
 
 
 def network_unit_settings(name: str) -> tuple[UnitSetting, ...]:
-    """For the drop-in of systemd-nspawn@NAME.service: no machine without its network, and the other way round."""
+    """For the drop-in of systemd-nspawn@NAME.service: it has its network made, and takes it down."""
+    # Even with the plus, for no restriction at all, systemd would run it in the machine's network and mounts of its own.
+    script = (
+        f"+/usr/bin/nsenter --target 1 --mount --net /bin/sh /var/lib/docker2nspawn/machines/{name}.network"
+    )
     return (
-        UnitSetting("Unit", "BindsTo", unit_name(name)),
+        UnitSetting("Unit", "Requires", unit_name(name)),
         UnitSetting("Unit", "After", unit_name(name)),
+        # A reload of these takes all rules away.
+        UnitSetting("Unit", "ReloadPropagatedFrom", "nftables.service firewalld.service"),
         UnitSetting("Service", "NetworkNamespacePath", f"/run/netns/d2n-{name}"),
+        UnitSetting("Service", "ExecReload", f"{script} reload"),
+        UnitSetting("Service", "ExecStopPost", f"{script} down"),
     )
 
 

@@ -346,6 +346,9 @@ case ${1-} in
         remove_rules || :
         add_rules
         ;;
+    ended) # of "up", by systemd: after a failure nothing stays
+        [ "${SERVICE_RESULT-}" = success ] || down
+        ;;
     *)
         echo "usage: /bin/sh $0 up|down|reload" >&2
         exit 2

@@ -10,8 +10,9 @@ def render_drop_in(machine: Machine, heading: str) -> str:
     """The drop-in's text. `heading` is one comment line, and stays one whatever is in it."""
     service = [f"Environment={name}={value}" for name, value in sorted(machine.unit_environment.items())]
     if machine.timeout_stop is not None:
-        # Docker's -1 is "wait for ever".
-        service.append(f"TimeoutStopSec={machine.timeout_stop if machine.timeout_stop >= 0 else 'infinity'}")
+        # Docker's -1 is "wait for ever", which is systemd's 0; the network needs a moment to be taken down.
+        seconds = "infinity" if machine.timeout_stop < 0 else max(machine.timeout_stop, 1)
+        service.append(f"TimeoutStopSec={seconds}")
     # nspawn gives a machine no higher limits than its own.
     service += [f"{key}={value}" for key, value in sorted(machine.limits.items())]
     sections: dict[str, list[str]] = {"Unit": [], "Service": service}

@@ -104,13 +104,6 @@ def machine(host: lab.Host, program: Program) -> Iterator[None]:
         "ExecMainStatus=0",
     }
     assert not [complaint for complaint in COMPLAINTS if complaint in output], output
-    # machinectl, unlike systemctl, starts nothing while something that it needs still stops.
-    network = f"docker2nspawn-network@{program.container}.service"
-    lab.wait_until(f"the end of the network of {program.container}", lambda: is_down(host, network))
-
-
-def is_down(host: lab.Host, unit: str) -> bool:
-    return host.run("systemctl", "is-active", unit, check=False).stdout.strip() in {"inactive", "failed"}
 
 
 def has(host: lab.Host, program: Program, key: str) -> bool:
