@@ -198,4 +198,12 @@ LISTED: tuple[Difference, ...] = (
         versions=("257", "262"),
         harmless=True,
     ),
+    Difference(
+        "exit code 133",
+        r"exit code",
+        "nspawn's own word for a reboot: it makes 1 of a program's 133",
+        cases="exit-133",
+        docker="133",
+        machine="1",
+    ),
 )
