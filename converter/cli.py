@@ -6,13 +6,17 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from converter import conversion, interrupt, report
+from converter.check import command
 from converter.errors import ConversionError
 from converter.image.model import parse_platform
+from converter.machine.mapping import Hardening, NetworkMode, Volumes
+from converter.machine.model import Port
+from converter.machine.network import parse_port
 from converter.rootfs.merge import Limits
 
 app = typer.Typer(
@@ -29,6 +33,7 @@ _SOURCE_HELP = (
     "docker://REF; without a transport, a file or folder is recognised by its content, and any other text is an "
     "image of the Docker daemon or, if it has none such, of a registry."
 )
+
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP, show_default=False)]
 Name = Annotated[
@@ -65,6 +70,55 @@ MaxSize = Annotated[
         help="How many bytes the files may have, with suffix K, M, G or T; default: what is free on the disk.",
     ),
 ]
+Network = Annotated[
+    NetworkMode | None,
+    typer.Option(
+        "--network",
+        help="host: the host's own; none: loopback only; private: an address of its own behind the host. Default: "
+        "as in Docker, for an image private.",
+        show_default=False,
+    ),
+]
+Publish = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p",
+        "--publish",
+        metavar="[[IP:]PORT:]PORT[/PROTO]",
+        help="Publish a port of the machine on the host, as `docker run -p`; may be repeated.",
+    ),
+]
+PublishAll = Annotated[
+    bool, typer.Option("-P", "--publish-all", help="Publish every EXPOSEd port, on the same number.")
+]
+VolumesOption = Annotated[
+    Volumes,
+    typer.Option(
+        "--volumes",
+        help="copy: data outlives the machine, that of a container's volumes is copied; bind: a container's volumes "
+        "stay where Docker has them; none: in the tree, and a container's volumes are left out.",
+    ),
+]
+HardeningOption = Annotated[
+    Hardening,
+    typer.Option(
+        "--hardening", help="default: as Docker's default; strict: also user ids of its own, no setuid."
+    ),
+]
+Systemd = Annotated[
+    int | None,
+    typer.Option(
+        "--systemd",
+        metavar="VERSION",
+        min=conversion.OLDEST_SYSTEMD,
+        help="systemd's version where the machine will run; default: what is installed below --root.",
+        show_default=False,
+    ),
+]
+OnUnhealthy = Annotated[
+    Literal["none", "restart"],
+    typer.Option("--on-unhealthy", help="What happens when the HEALTHCHECK says so."),
+]
 
 
 @app.command("convert")
@@ -80,9 +134,33 @@ def convert_command(
     plain_http: PlainHttp = False,
     max_entries: MaxEntries = Limits.entries,
     max_size: MaxSize = None,
+    network: Network = None,
+    publish: Publish = None,
+    publish_all: PublishAll = False,
+    volumes: VolumesOption = "copy",
+    hardening: HardeningOption = "default",
+    systemd: Systemd = None,
+    on_unhealthy: OnUnhealthy = "none",
 ) -> None:
     """Make a machine of SOURCE: its tree and its settings, ready for `machinectl start`."""
-    options = _options(name, root, force, no_trust, strict, platform, plain_http, max_entries, max_size)
+    options = conversion.Options(
+        name=name,
+        root=root.absolute(),
+        force=force,
+        strict=strict,
+        trust=not no_trust,
+        platform=parse_platform(platform) if platform else None,
+        plain_http=plain_http,
+        max_entries=max_entries,
+        max_size=_bytes(max_size) if max_size is not None else None,
+        network=network,
+        ports=_ports(publish),
+        publish_all=publish_all,
+        volumes=volumes,
+        hardening=hardening,
+        systemd=systemd,
+        restart_unhealthy=on_unhealthy == "restart",
+    )
     result = conversion.convert(source, options, report.progress_for_terminal())
     report.print_json(result) if as_json else report.print_result(result)
 
@@ -99,35 +177,53 @@ def plan_command(
     plain_http: PlainHttp = False,
     max_entries: MaxEntries = Limits.entries,
     max_size: MaxSize = None,
+    network: Network = None,
+    publish: Publish = None,
+    publish_all: PublishAll = False,
+    volumes: VolumesOption = "copy",
+    hardening: HardeningOption = "default",
+    systemd: Systemd = None,
+    on_unhealthy: OnUnhealthy = "none",
 ) -> None:
     """The same decisions, nothing written: print the settings file, the drop-in and the notes."""
-    options = _options(name, root, False, no_trust, strict, platform, plain_http, max_entries, max_size)
-    result = conversion.plan(source, options, report.progress_for_terminal())
-    report.print_json(result) if as_json else report.print_plan(result)
-
-
-def _options(
-    name: str | None,
-    root: Path,
-    force: bool,
-    no_trust: bool,
-    strict: bool,
-    platform: str | None,
-    plain_http: bool,
-    max_entries: int,
-    max_size: str | None,
-) -> conversion.Options:
-    return conversion.Options(
+    options = conversion.Options(
         name=name,
         root=root.absolute(),
-        force=force,
         strict=strict,
         trust=not no_trust,
         platform=parse_platform(platform) if platform else None,
         plain_http=plain_http,
         max_entries=max_entries,
         max_size=_bytes(max_size) if max_size is not None else None,
+        network=network,
+        ports=_ports(publish),
+        publish_all=publish_all,
+        volumes=volumes,
+        hardening=hardening,
+        systemd=systemd,
+        restart_unhealthy=on_unhealthy == "restart",
     )
+    result = conversion.plan(source, options, report.progress_for_terminal())
+    report.print_json(result) if as_json else report.print_plan(result)
+
+
+@app.command("check")
+def check_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A machine that was made here.", show_default=False)
+    ],
+    root: Root = Path("/"),
+    as_json: Json = False,
+) -> None:
+    """Say what would go wrong with machine NAME on this host, and what to do about it; exit 1 with problems."""
+    raise typer.Exit(command.run(name, root.absolute(), as_json=as_json))
+
+
+def _ports(texts: list[str] | None) -> tuple[Port, ...]:
+    try:
+        return tuple(port for text in texts or () for port in parse_port(text))
+    except ConversionError as error:
+        raise typer.BadParameter(str(error), param_hint="--publish") from None
 
 
 def _bytes(text: str) -> int:

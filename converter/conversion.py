@@ -18,17 +18,23 @@ from converter.errors import ConversionError
 from converter.image import archive, layout
 from converter.image.model import Image, Platform, this_platform
 from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
-from converter.install import Files, Places, Staging, check_free, install, recover, staging
+from converter.install import Files, Staging, check_free, install, recover, staging
 from converter.machine.facts import observe
-from converter.machine.mapping import Mapped, map_image
+from converter.machine.mapping import Hardening, Mapped, NetworkMode, RunOptions, Volumes, map_image
+from converter.machine.model import File, Port
+from converter.machine.network import free_address
 from converter.machine.settings import ignored_untrusted, render
 from converter.machine.unit import render_drop_in
 from converter.note import Note
+from converter.places import Places, recorded_address, used_addresses
 from converter.progress import Progress
 from converter.rootfs.extract import TreeWriter, writing
 from converter.rootfs.fixup import apply_changes
 from converter.rootfs.merge import Limits, Plan, scan
+from converter.systemd import installed_version, resolv_conf_mode
+from converter.volumes import fill_volumes
 
+OLDEST_SYSTEMD = 252
 HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
 
@@ -45,6 +51,13 @@ class Options:
     plain_http: bool = False
     max_entries: int = Limits.entries
     max_size: int | None = None  # bytes; None: what is free
+    network: NetworkMode | None = None  # None: as in Docker
+    ports: tuple[Port, ...] = ()
+    publish_all: bool = False
+    volumes: Volumes = "copy"
+    hardening: Hardening = "default"
+    systemd: int | None = None  # None: what is installed below root
+    restart_unhealthy: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Result:
     start_command: str
     settings: str
     drop_in: str
+    files: tuple[str, ...]
     notes: tuple[Note, ...]
 
 
@@ -74,7 +88,9 @@ def plan(source: str, options: Options, progress: Progress) -> Result:
     reference, name = _resolve(source, options)
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
         image = _open(reference, options, Path(spool), progress)
-        _, mapped = _decide(image, name, progress, Limits(options.max_entries, options.max_size), None)
+        _, mapped = _decide(
+            image, name, progress, Limits(options.max_entries, options.max_size), None, options=options
+        )
     result = _result(image, mapped, Places(options.root), options)
     _refuse_losses(result, options)
     return result
@@ -96,15 +112,28 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
             limits = Limits(
                 options.max_entries, _room(stage) if options.max_size is None else options.max_size
             )
-            merged, mapped = _decide(image, name, progress, limits, writer)
+            merged, mapped = _decide(image, name, progress, limits, writer, options=options)
             result = _result(image, mapped, places, options)
             _refuse_losses(result, options)
             losses = [Note("dropped", "files", loss) for loss in writer.finish(merged, progress)]
             apply_changes(mapped.changes, root_fd, ownership=os.geteuid() == 0)
-        result = replace(result, notes=(*result.notes, *losses))
+            volumes, kept = fill_volumes(
+                mapped.machine.volumes,
+                places,
+                stage,
+                root_fd=root_fd,
+                docker_root=image.docker_root,
+                progress=progress,
+            )
+        result = replace(result, notes=(*result.notes, *losses, *kept))
         _refuse_losses(result, options)
-        record = _record(image, result, reference, options)
-        files = Files(result.settings, result.drop_in, record, trusted=result.trusted_path is not None)
+        network = mapped.machine.network
+        files = Files(
+            _files(image, mapped, result, reference, places, options),
+            trusted=result.trusted_path is not None,
+            volumes=volumes,
+            address=network.address if network is not None else None,
+        )
         install(stage, places, name, files, force=options.force)
     return result
 
@@ -179,7 +208,13 @@ def _open(reference: Reference, options: Options, spool: Path, progress: Progres
 
 
 def _decide(
-    image: Image, name: str, progress: Progress, limits: Limits, writer: TreeWriter | None
+    image: Image,
+    name: str,
+    progress: Progress,
+    limits: Limits,
+    writer: TreeWriter | None,
+    *,
+    options: Options,
 ) -> tuple[Plan, Mapped]:
     if image.platform.os != "linux":
         raise ConversionError(f"the image is for {image.platform}; only Linux images can become machines")
@@ -190,13 +225,50 @@ def _decide(
         keep=writer.keep if writer is not None else None,
         drop=writer.drop if writer is not None else None,
     )
-    return merged, map_image(image, observe(merged, image.config), name=name, host=this_platform())
+    mapped = map_image(
+        image,
+        observe(merged, image.config),
+        name=name,
+        host=this_platform(),
+        heading=_heading(image),
+        options=_run_options(name, options),
+    )
+    return merged, mapped
+
+
+def _run_options(name: str, options: Options) -> RunOptions:
+    """What the mapping cannot know by itself: it depends on the host and its other machines."""
+    places = Places(options.root)
+    used = used_addresses(places, name)
+    address = recorded_address(places, name)
+    if address is None or address in used:
+        address = free_address(used, name)
+    return RunOptions(
+        network=options.network,
+        ports=options.ports,
+        publish_all=options.publish_all,
+        volumes=options.volumes,
+        hardening=options.hardening,
+        systemd=_systemd(options),
+        restart_unhealthy=options.restart_unhealthy,
+        address=address,
+        resolv_conf=resolv_conf_mode(options.root),
+    )
+
+
+def _systemd(options: Options) -> int:
+    """The major version on the host that the machine is for."""
+    return options.systemd or installed_version(options.root) or OLDEST_SYSTEMD
+
+
+def _heading(image: Image) -> str:
+    origin = f"from {image.source}" + (f", {image.digest}" if image.digest else "")
+    return f"Made by docker2nspawn {origin}"
 
 
 def _result(image: Image, mapped: Mapped, places: Places, options: Options) -> Result:
     machine = mapped.machine
-    origin = f"from {image.source}" + (f", {image.digest}" if image.digest else "")
-    heading = f"Made by docker2nspawn {origin}"
+    heading = _heading(image)
     ignored = ignored_untrusted(machine)
     trusted = options.trust and bool(ignored)
     notes = list(mapped.notes)
@@ -226,6 +298,7 @@ def _result(image: Image, mapped: Mapped, places: Places, options: Options) -> R
         start_command=start,
         settings=render(machine, heading),
         drop_in=render_drop_in(machine, heading),
+        files=tuple(f"{places.root / file.path}" for file in mapped.files),
         notes=tuple(notes),
     )
 
@@ -254,7 +327,26 @@ def _tree_writer(stage: Staging) -> Iterator[tuple[TreeWriter, int]]:
         os.close(root_fd)
 
 
-def _record(image: Image, result: Result, reference: Reference, options: Options) -> str:
+def _files(
+    image: Image, mapped: Mapped, result: Result, reference: Reference, places: Places, options: Options
+) -> tuple[File, ...]:
+    """Every file that goes with the tree."""
+
+    def file(path: str, text: str, mode: int) -> File:
+        return File(str(Path(path).relative_to(places.root)), text.encode("utf-8", "surrogateescape"), mode)
+
+    private = mapped.machine.secret
+    return (
+        file(result.settings_path, result.settings, 0o600 if private else 0o644),
+        file(result.drop_in_path, result.drop_in, 0o644),
+        # The record and the health check quote the image's ENV.
+        file(result.record_path, _record(image, mapped, result, reference, options), 0o600),
+        *(replace(f, mode=f.mode & 0o700) if private else f for f in mapped.files),
+    )
+
+
+def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, options: Options) -> str:
+    machine = mapped.machine
     record = {
         "version": version("docker2nspawn"),
         "name": result.name,
@@ -262,6 +354,9 @@ def _record(image: Image, result: Result, reference: Reference, options: Options
         "source": image.source,
         "digest": image.digest,
         "platform": str(image.platform),
+        "systemd": _systemd(options),
+        "address": machine.network.address if machine.network is not None else None,
+        "volumes": [volume.name for volume in machine.volumes],
         "options": {key: None if value is None else str(value) for key, value in asdict(options).items()},
         "config": asdict(image.config),
         "container": image.container,

@@ -17,7 +17,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from converter.linux import (
     rename,
     sync_file_system,
 )
+from converter.machine.model import File
+from converter.places import Places, used_addresses
 
 _STAGING_PREFIX = ".#docker2nspawn-"  # a leading dot hides it from machinectl; .# is systemd's own for such
 _JOURNAL = "journal.json"
@@ -42,40 +44,14 @@ class _InUseError(ConversionError):
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where things lie below `root` (the host's "/" or another directory)."""
-
-    root: Path
-
-    @property
-    def machines(self) -> Path:
-        return self.root / "var/lib/machines"
-
-    @property
-    def state(self) -> Path:
-        return self.root / "var/lib/docker2nspawn"
-
-    def tree(self, name: str) -> Path:
-        return self.machines / name
-
-    def settings(self, name: str) -> Path:
-        return self.machines / f"{name}.nspawn"
-
-    def trusted_settings(self, name: str) -> Path:
-        return self.root / f"etc/systemd/nspawn/{name}.nspawn"
-
-    def drop_in(self, name: str) -> Path:
-        return self.root / f"etc/systemd/system/systemd-nspawn@{name}.service.d/docker2nspawn.conf"
-
-    def record(self, name: str) -> Path:
-        return self.state / "machines" / f"{name}.json"
-
-
-@dataclass(frozen=True)
 class Staging:
-    """A machine in the making: its tree goes into `tree`, whatever is fetched for it into `spool`."""
+    """A machine in the making: its tree goes into `tree`, whatever is fetched for it into `spool`.
+
+    `volumes` is where its volumes are filled, once it has been made: on the file system where they will lie.
+    """
 
     path: Path
+    volumes: Path
 
     @property
     def tree(self) -> Path:
@@ -88,12 +64,16 @@ class Staging:
 
 @dataclass(frozen=True)
 class Files:
-    """The texts that go with a tree. `trusted`: link the settings from /etc/systemd/nspawn."""
+    """What goes with a tree.
 
-    settings: str
-    drop_in: str
-    record: str
+    `trusted`: link the settings from /etc/systemd/nspawn. `volumes` are new ones, by name, filled in `Staging.volumes`.
+    `address` is the machine's in its private network.
+    """
+
+    files: tuple[File, ...]
     trusted: bool
+    volumes: tuple[str, ...] = ()
+    address: str | None = None
 
 
 def recover(places: Places) -> None:
@@ -152,7 +132,7 @@ def staging(places: Places) -> Iterator[Staging]:
                 path = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=places.machines))
                 lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            result = Staging(path)
+            result = Staging(path, places.volumes / path.name)
             if make_subvolume(result.tree):
                 result.tree.chmod(0o700)
             else:
@@ -163,6 +143,7 @@ def staging(places: Places) -> Iterator[Staging]:
         interrupt.too_late()
         # A journal is left only by a decided installation that could not be finished: the next run will.
         if path is not None and not (path / _JOURNAL).exists():
+            _remove_volumes(places, path)
             _remove_tree(path)
         if lock >= 0:
             os.close(lock)
@@ -183,11 +164,13 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
             "tree": identity(stage.tree),
             "force": force,
             "decided": False,
-            "texts": {  # path -> text and mode; the record may quote secrets from the image's ENV
-                str(places.settings(name).relative_to(places.root)): (files.settings, 0o644),
-                str(places.drop_in(name).relative_to(places.root)): (files.drop_in, 0o644),
-                str(places.record(name).relative_to(places.root)): (files.record, 0o600),
-            },
+            "texts": [file.path for file in files.files],
+            "absent": [
+                relative
+                for path in places.generated(name)
+                if (relative := str(path.relative_to(places.root))) not in {file.path for file in files.files}
+            ],
+            "volumes": list(files.volumes),
             "links": {  # path -> target, or None: there must be no link
                 str(places.trusted_settings(name).relative_to(places.root)): (
                     f"/var/lib/machines/{name}.nspawn" if files.trusted else None
@@ -196,6 +179,8 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
         }
         shutil.rmtree(stage.spool)
         sync_file_system(stage.path)
+        if files.volumes:
+            sync_file_system(stage.volumes)
         interrupt.too_late()  # what follows takes moments
         with _global_lock(places), contextlib.ExitStack() as locks:
             made: list[Path] = []
@@ -204,7 +189,8 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
                 _write_synced(stage.path / _JOURNAL, json.dumps(journal), 0o600)
                 locks.enter_context(_nspawn_lock(places, name))
                 check_free(places, name, force=force)
-                _prepare(places, journal, made)
+                _check_address(places, name, files)
+                _prepare(places, journal, files.files, made)
                 _write_synced(stage.path / _JOURNAL, json.dumps({**journal, "decided": True}), 0o600)
             except BaseException:
                 _undo(stage.path, places, journal)
@@ -214,17 +200,22 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
             _finish(stage.path, places, journal)
 
 
+def _check_address(places: Places, name: str, files: Files) -> None:
+    if files.address is not None and (owner := used_addresses(places, name).get(files.address)) is not None:
+        raise ConversionError(f"machine {owner} has just taken the address {files.address}; run this again")
+
+
 def _waiting(path: Path) -> Path:
     """Where a file waits, complete and synced, for the moment when it takes its place by a rename."""
     return path.with_name(f".#{path.name}.docker2nspawn")
 
 
-def _prepare(places: Places, journal: dict[str, Any], made: list[Path]) -> None:
+def _prepare(places: Places, journal: dict[str, Any], files: Iterable[File], made: list[Path]) -> None:
     """Write everything that can fail for want of room beside its place."""
-    for relative, (text, mode) in journal["texts"].items():
-        path = places.root / relative
+    for file in files:
+        path = places.root / file.path
         _make_directories(path.parent, made, mode=0o755)
-        _write_file(_waiting(path), text, mode)
+        _write_file(_waiting(path), file.content, file.mode)
     for relative, target in journal["links"].items():
         path = places.root / relative
         if target is not None:
@@ -252,6 +243,16 @@ def _finish(stage: Path, places: Places, journal: dict[str, Any]) -> None:
         elif journal["links"].get(relative, "") is None and path.is_symlink():
             path.unlink()
             _sync_directory(path.parent)
+    for relative in journal.get("absent", ()):
+        if os.path.lexists(places.root / relative):
+            (places.root / relative).unlink()
+            _sync_directory((places.root / relative).parent)
+    for name in journal.get("volumes", ()):
+        with contextlib.suppress(
+            FileNotFoundError, FileExistsError
+        ):  # moved before; or another machine was faster
+            _rename_new(places.volumes / stage.name / name, places.volumes / name)
+            _sync_directory(places.volumes)
     tree = places.tree(journal["name"])
     if not tree.exists():
         _rename_new(stage / "root", tree)
@@ -279,6 +280,7 @@ def _recover(places: Places) -> None:
         else:
             with contextlib.suppress(_InUseError):  # then a later run will do it
                 _recover_one(path, places)
+                _remove_volumes(places, path)
                 _remove_tree(path)
         finally:
             os.close(fd)
@@ -354,15 +356,15 @@ def _rename_new(source: Path, target: Path) -> None:
 
 def _write_synced(path: Path, text: str, mode: int) -> None:
     """Replace the file `path` by one that is wholly on the disk."""
-    _write_file(_waiting(path), text, mode)
+    _write_file(_waiting(path), text.encode(), mode)
     _waiting(path).replace(path)
     _sync_directory(path.parent)
 
 
-def _write_file(path: Path, text: str, mode: int) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
+def _write_file(path: Path, content: bytes, mode: int) -> None:
+    with path.open("wb") as file:
         os.fchmod(file.fileno(), mode)
-        file.write(text)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
@@ -384,6 +386,13 @@ def _make_directories(path: Path, made: list[Path], *, mode: int) -> None:
     for directory in reversed(missing):
         directory.mkdir(mode=mode if directory == missing[0] else 0o755)
         made.append(directory)
+
+
+def _remove_volumes(places: Places, stage: Path) -> None:
+    """Those that were being filled; the others' directory only when it is empty."""
+    _remove_tree(places.volumes / stage.name)
+    with contextlib.suppress(OSError):
+        places.volumes.rmdir()
 
 
 def _remove_tree(path: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import struct
+import subprocess
 from pathlib import Path
 
 RENAME_NOREPLACE = 1  # linux/fs.h
@@ -19,6 +20,11 @@ _HANDLE = struct.Struct("=Ii")  # struct file_handle: bytes, type; then as many 
 _HANDLE_MAX = 128
 _SUBVOL_CREATE = 0x5000940E  # BTRFS_IOC_SUBVOL_CREATE, linux/btrfs.h
 _SUBVOL_ARGS = struct.Struct("=q4088s")  # struct btrfs_ioctl_vol_args
+_OPEN_TREE, _MOUNT_SETATTR = 428, 442  # on every processor
+_OPEN_TREE_CLONE = 1
+_AT_EMPTY_PATH = 0x1000
+_MOUNT_ATTR_IDMAP = 0x00100000
+_MOUNT_ATTR = struct.Struct("=QQQQ")  # struct mount_attr: set, clear, propagation, user namespace
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -90,3 +96,48 @@ def make_subvolume(path: Path) -> bool:
     finally:
         os.close(parent)
     return True
+
+
+def has_mapped_mounts(path: Path) -> bool | None:
+    """Can user ids be mapped on a mount of the file system at `path` (mount_setattr(2), MOUNT_ATTR_IDMAP)?
+
+    It is tried on a mount that nobody ever sees. None when it cannot be tried: not root, or no user namespaces.
+    """
+    try:
+        helper = subprocess.Popen(
+            ["unshare", "--user", "sh", "-c", "echo; exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return None
+    with helper:
+        try:
+            if helper.stdout is None or helper.stdout.readline() != b"\n":
+                return None
+            for file in ("uid_map", "gid_map"):
+                Path(f"/proc/{helper.pid}/{file}").write_text("0 65536 65536")
+            users = os.open(f"/proc/{helper.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        finally:
+            helper.kill()
+    try:
+        return _maps(path, users)
+    finally:
+        os.close(users)
+
+
+def _maps(path: Path, users: int) -> bool | None:
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    tree = int(_libc.syscall(_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags))
+    if tree < 0:
+        return False if ctypes.get_errno() == errno.ENOSYS else None
+    try:
+        wanted = _MOUNT_ATTR.pack(_MOUNT_ATTR_IDMAP, 0, 0, users)
+        if _libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, wanted, len(wanted)) == 0:
+            return True
+        return None if ctypes.get_errno() == errno.EPERM else False
+    finally:
+        os.close(tree)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from converter.install import Places
 from converter.linux import identity
+from converter.places import Places
 from tests.hostile import BASE, NAME, Scene, staged, tree_of
 from tests.layers import directory, file, hardlink, tar
 

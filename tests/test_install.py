@@ -6,16 +6,33 @@ import errno
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import converter.install
 from converter.errors import ConversionError
-from converter.install import Files, Places, check_free, install, staging
+from converter.install import Files, check_free, install, staging
+from converter.machine.model import File
+from converter.places import Places
 
-OLD = Files(settings="# old\n", drop_in="[Service]\n# old\n", record='{"is": "old"}\n', trusted=True)
-NEW = Files(settings="# new\n", drop_in="[Service]\n# new\n", record='{"is": "new"}\n', trusted=True)
+SETTINGS = "var/lib/machines/web.nspawn"
+DROP_IN = "etc/systemd/system/systemd-nspawn@web.service.d/docker2nspawn.conf"
+RECORD = "var/lib/docker2nspawn/machines/web.json"
+
+
+def files(mark: str, *more: File, trusted: bool = True, volumes: tuple[str, ...] = ()) -> Files:
+    texts = (
+        File(SETTINGS, f"# {mark}\n".encode()),
+        File(DROP_IN, f"[Service]\n# {mark}\n".encode()),
+        File(RECORD, f'{{"is": "{mark}"}}\n'.encode(), 0o600),
+    )
+    return Files((*texts, *more), trusted, volumes)
+
+
+OLD = files("old")
+NEW = files("new")
 
 
 @pytest.fixture
@@ -24,11 +41,16 @@ def places(tmp_path: Path) -> Places:
 
 
 def make(places: Places, name: str, content: str, files: Files, *, force: bool = False) -> None:
+    own = tuple(replace(file, path=file.path.replace("web", name)) for file in files.files)
+    files = replace(files, files=own)
     check_free(places, name, force=force)
     with staging(places) as stage:
         (stage.tree / "etc").mkdir()
         (stage.tree / "etc/content").write_text(content)
         (stage.spool / "layer").write_text("fetched")
+        for volume in files.volumes:
+            (stage.volumes / volume).mkdir(parents=True)
+            (stage.volumes / volume / "data").write_text(content)
         install(stage, places, name, files, force=force)
 
 
@@ -43,12 +65,8 @@ def everything(root: Path) -> dict[str, str]:
 
 
 def installed(name: str, content: str, files: Files) -> dict[str, str]:
-    found = {
-        f"var/lib/machines/{name}/etc/content": content,
-        f"var/lib/machines/{name}.nspawn": files.settings,
-        f"var/lib/docker2nspawn/machines/{name}.json": files.record,
-        f"etc/systemd/system/systemd-nspawn@{name}.service.d/docker2nspawn.conf": files.drop_in,
-    }
+    found = {f"var/lib/machines/{name}/etc/content": content}
+    found |= {file.path.replace("web", name): file.content.decode() for file in files.files}
     if files.trusted:
         found[f"etc/systemd/nspawn/{name}.nspawn"] = f"-> /var/lib/machines/{name}.nspawn"
     return found
@@ -71,9 +89,35 @@ def test_refuses_a_taken_name_and_changes_nothing(places: Places) -> None:
 
 def test_force_replaces_all_of_it(places: Places) -> None:
     make(places, "web", "one", OLD)
-    untrusted = Files(NEW.settings, NEW.drop_in, NEW.record, trusted=False)
+    untrusted = files("new", trusted=False)
     make(places, "web", "two", untrusted, force=True)
     assert everything(places.root) == installed("web", "two", untrusted)
+
+
+def test_what_a_machine_no_longer_has_is_removed(places: Places) -> None:
+    health = File("etc/systemd/system/docker2nspawn-health@web.timer", b"[Timer]\n")
+    make(places, "web", "one", files("old", health))
+    assert everything(places.root) == installed("web", "one", files("old", health))
+    make(places, "web", "two", NEW, force=True)
+    assert everything(places.root) == installed("web", "two", NEW)
+
+
+def test_a_volume_is_kept_when_its_machine_is_made_again(places: Places) -> None:
+    make(places, "web", "one", files("old", volumes=("web+data",)))
+    make(places, "web", "two", files("new", volumes=("web+data", "more")), force=True)
+    found = everything(places.root)
+    volumes = "var/lib/docker2nspawn/volumes"
+    assert found.pop(f"{volumes}/web+data/data") == "one"
+    assert found.pop(f"{volumes}/more/data") == "two"
+    assert found == installed("web", "two", NEW)
+
+
+def test_an_address_is_given_to_one_machine_only(places: Places) -> None:
+    make(places, "web", "one", OLD)
+    places.record("web").write_text('{"address": "10.213.0.2"}')
+    with pytest.raises(ConversionError, match=r"web has just taken the address 10\.213\.0\.2"):
+        make(places, "other", "two", replace(NEW, address="10.213.0.2"))
+    assert not places.tree("other").exists()
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -181,13 +225,13 @@ def test_a_full_disk_changes_nothing(places: Places, monkeypatch: pytest.MonkeyP
     count = 0
     original = converter.install._write_file
 
-    def failing(path: Path, text: str, mode: int) -> None:
+    def failing(path: Path, content: bytes, mode: int) -> None:
         nonlocal count
         count += 1
         if count == at:
-            path.write_text(text[:3])
+            path.write_bytes(content[:3])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        original(path, text, mode)
+        original(path, content, mode)
 
     monkeypatch.setattr(converter.install, "_write_file", failing)
     with pytest.raises(ConversionError, match="No space left"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.install import Places
+from converter.places import Places
 from tests import images, lab
 
 pytestmark = pytest.mark.lab

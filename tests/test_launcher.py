@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import subprocess
@@ -17,7 +18,13 @@ from hypothesis import strategies as st
 from converter.errors import ConversionError
 from converter.image.model import this_platform
 from converter.machine import launcher as package
-from converter.machine.launcher import ARCHITECTURES, LAUNCHER_PATH, launcher_arguments, launcher_for
+from converter.machine.launcher import (
+    ARCHITECTURES,
+    LAUNCHER_PATH,
+    capability_mask,
+    launcher_arguments,
+    launcher_for,
+)
 from converter.machine.settings import expressible
 
 SOURCE = Path(package.__file__).parent
@@ -105,6 +112,30 @@ def test_what_a_settings_file_cannot_hold_is_escaped() -> None:
     )  # fmt: skip
 
 
+def test_options_for_the_environment_and_for_privileges() -> None:
+    assert launcher_arguments(
+        uid=0, gid=0, groups=(0,), setenv=("A=b",), argv=("tool",), clean=True, keep=("TERM", "PATH", "LANG", "LANG"),
+        bounding=0xA80425FB, chdir="/a b", no_new_privs=True,
+    ) == (
+        LAUNCHER_PATH, "--groups=0", "--gid=0", "--uid=0", "--bounding=a80425fb", "--no-new-privs", "--chdir=/a b",
+        "--keep=LANG", "--keep=TERM", "--clean", "--setenv=A=b", "--", "tool",
+    )  # fmt: skip
+    assert launcher_arguments(
+        uid=0, gid=0, groups=(), argv=("tool",), clean=True, keep=("LISTEN_\n",), bounding=0, chdir="/\udcff"
+    ) == (
+        LAUNCHER_PATH, "--escaped", "--groups=", "--gid=0", "--uid=0", "--bounding=0", "--chdir=/\\xff",
+        "--keep=LISTEN_\\n", "--clean", "--", "tool",
+    )  # fmt: skip
+    assert "--keep=TERM" not in launcher_arguments(uid=0, gid=0, groups=(), argv=("tool",), keep=("TERM",))
+
+
+def test_capabilities_as_bits() -> None:
+    assert capability_mask(()) == 0
+    assert capability_mask(["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE", "CAP_SYS_ADMIN"]) == 1 | 1 << 40 | 1 << 21
+    with pytest.raises(KeyError, match="FLY"):
+        capability_mask(["CAP_FLY"])
+
+
 @pytest.mark.parametrize(
     ("setenv", "argv", "message"),
     [
@@ -133,7 +164,7 @@ def test_no_launcher_for_this(architecture: str) -> None:
 def test_each_binary_is_small_static_and_safe(architecture: str) -> None:
     elf = launcher_for(architecture)
     assert elf is not None
-    assert len(elf) < 8192
+    assert len(elf) < 10_000
     wide, order = elf[4] == 2, "<" if elf[5] == 1 else ">"
     machines = {"386": 3, "arm": 40, "s390x": 22, "amd64": 62, "arm64": 183, "riscv64": 243, "ppc64le": 21}
     assert struct.unpack_from(f"{order}HH", elf, 16) == (2, machines[architecture])  # ET_EXEC
@@ -208,6 +239,58 @@ def test_variables_that_are_there_twice_or_are_none(bench: Path) -> None:
     assert shown(done)[1] == [b"A=new", b"C=1", b"odd", b"C=2"]
 
 
+# What systemd-nspawn 252 and 257 put there: no settings, LISTEN_FDS= and a login on a terminal.
+NSPAWN = {
+    "container_uuid": "6de478a2a6534abebb9e227a6818f56f", "USER": "root", "HOME": "/root", "LOGNAME": "root",
+    "container_host_version_id": "12", "NOTIFY_SOCKET": "/run/host/notify", "container": "systemd-nspawn",
+    "TERM": "xterm", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "container_host_id": "debian", "LISTEN_FDS": "1",
+    "LISTEN_PID": "1", "CREDENTIALS_DIRECTORY": "/run/host/credentials", "COLORTERM": "truecolor", "NO_COLOR": "1",
+}  # fmt: skip
+
+
+@native
+def test_clean_leaves_what_docker_has_too(bench: Path) -> None:
+    like = {
+        "containers": "1",
+        "container_hosts": "1",
+        "LANGUAGE": "de",
+        "USERS": "1",
+        "LISTEN": "1",
+        "TER": "1",
+    }
+    done = launch(bench, "--clean", *SHOW, env={**NSPAWN, **like})
+    left = {"HOME": "/root", "PATH": "/usr/bin:/bin", **like}
+    assert sorted(shown(done)[1]) == sorted(raw([f"{name}={value}" for name, value in left.items()]))
+
+
+@native
+def test_clean_leaves_what_is_to_be_kept(bench: Path) -> None:
+    done = launch(
+        bench, "--escaped", "--setenv=USER=gone", "--keep=LANG", "--keep=container_h\\x6fst_id", "--keep=none",
+        "--clean", "--keep=NOTIFY_SOCKET", "--setenv=TERM=dumb", *SHOW, env=NSPAWN,
+    )  # fmt: skip
+    assert sorted(shown(done)[1]) == [
+        b"HOME=/root", b"LANG=C.UTF-8", b"PATH=/usr/bin:/bin", b"TERM=dumb", b"container_host_id=debian"
+    ]  # fmt: skip
+
+
+@native
+def test_the_working_directory(bench: Path) -> None:
+    show = ("/bin/sh", "-c", "/bin/pwd -P")
+    assert launch(bench, f"--chdir={bench}/one", *show).stdout.decode() == f"{bench.resolve()}/one\n"
+    assert launch(bench, "--escaped", "--chdir=d\\x69rectory", *show, cwd=".").stdout.endswith(
+        b"/directory\n"
+    )
+    done = launch(bench, "--chdir=/no/such", "/bin/true")
+    reason = b"entering its directory: no such file or directory"
+    assert (done.returncode, done.stderr) == (125, b"docker2nspawn: cannot run /bin/true: " + reason + b"\n")
+
+
+@native
+def test_no_new_privileges(bench: Path) -> None:
+    assert b"\nNoNewPrivs:\t1\n" in launch(bench, "--no-new-privs", "/bin/cat", "/proc/self/status").stdout
+
+
 @native
 @given(
     st.lists(
@@ -256,6 +339,13 @@ def test_any_other_backslash_is_an_error(bench: Path, word: str) -> None:
         (),
         ("--",),
         ("--uid=0",),
+        ("--bounding=", "/bin/true"),
+        ("--bounding=0x1", "/bin/true"),
+        ("--bounding=10000000000000000", "/bin/true"),
+        ("--clean=1", "/bin/true"),
+        ("--keep=", "/bin/true"),
+        ("--keep=A=1", "/bin/true"),
+        ("--no-new-privs=1", "/bin/true"),
         ("--escape", "/bin/true"),
         ("--escaped=1", "/bin/true"),
         ("-u", "/bin/true"),
@@ -432,6 +522,91 @@ def test_another_user_has_no_capabilities_and_only_its_own_programs(bench: Path)
     assert launch(bench, "--uid=1000", "cat", "/proc/self/comm", env=search).stdout == b"cat\n"
 
 
+def _capabilities(text: bytes) -> dict[str, int]:
+    """The five sets in /proc/self/status."""
+    return {name.decode(): int(value, 16) for name, value in re.findall(rb"\nCap(\w+):\t(\w+)", text)}
+
+
+# Starts a program with inheritable and ambient capabilities, which root's own tools may lack a way for.
+AMBIENT = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+header, sets = (ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)()
+assert libc.capget(header, sets) == 0
+sets[2], sets[5] = sets[1], sets[4]
+assert libc.capset(header, sets) == 0
+assert libc.prctl(47, 2, 0, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.lab
+def test_nothing_is_inheritable_or_ambient(bench: Path) -> None:
+    before = _capabilities(Path("/proc/self/status").read_bytes())
+    command: list[str | Path] = [sys.executable, "-c", AMBIENT, bench / "launch"]
+    options: tuple[str, ...]
+    for options, permitted in ((), before["Prm"]), (("--uid=1000",), 0):
+        done = subprocess.run(
+            [*command, *options, "/bin/cat", "/proc/self/status"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert _capabilities(done.stdout) == {
+            "Inh": 0, "Prm": permitted, "Eff": permitted, "Bnd": before["Bnd"], "Amb": 0
+        }  # fmt: skip
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("mask", [0, 0xA80425FB, 1 << 40 | 1])
+def test_capabilities_outside_the_mask_are_gone(bench: Path, mask: int) -> None:
+    have = _capabilities(Path("/proc/self/status").read_bytes())["Bnd"] & mask
+    options = (f"--bounding={mask:X}", "--groups=7", "--gid=5")
+    done = launch(bench, *options, "--uid=0", "/bin/cat", "/proc/self/status")
+    assert _capabilities(done.stdout) == {"Inh": 0, "Prm": have, "Eff": have, "Bnd": have, "Amb": 0}
+    assert _status(done.stdout) == {"Uid": [0] * 4, "Gid": [5] * 4, "Groups": [7]}
+    done = launch(bench, *options, "--uid=1000", "/bin/cat", "/proc/self/status")
+    assert _capabilities(done.stdout) == {"Inh": 0, "Prm": 0, "Eff": 0, "Bnd": have, "Amb": 0}
+
+
+@pytest.mark.lab
+def test_a_directory_that_only_root_or_only_the_user_may_enter(bench: Path) -> None:
+    place = bench / "closed"
+    place.mkdir(mode=0o700)
+    for owner in 0, 1000:
+        os.chown(place, owner, 0)
+        # Root without CAP_DAC_OVERRIDE.
+        weak = (
+            () if owner == 0 else (f"--bounding={capability_mask(['CAP_SETUID']):x}", str(bench / "launch"))
+        )
+        done = launch(bench, *weak, f"--chdir={place}", "--uid=1000", "/bin/sh", "-c", "echo $PWD")
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.lab
+def test_with_a_mask_it_has_no_other_descriptors(bench: Path) -> None:
+    with (bench / "launch").open("rb") as other:
+        fd = other.fileno()
+        for options, status in ((), 0), (("--bounding=0",), 1):
+            command = [bench / "launch", *options, "/bin/sh", "-c", f"[ -e /proc/$$/fd/{fd} ]"]
+            done = subprocess.run(command, pass_fds=(fd,), timeout=60, check=False)
+            assert done.returncode == status
+
+
+@pytest.mark.lab
+def test_with_a_mask_it_hides_before_it_is_one_of_the_machine(bench: Path) -> None:
+    qemu = f"qemu-{EMULATORS[this_platform().architecture]}-static"
+    done = subprocess.run(
+        [qemu, "-strace", bench / "launch", "--bounding=0", "--gid=5", "--uid=1000", "/bin/true"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    calls = re.findall(r"\b(prctl\(4,0,|close_range|setresgid|setresuid|capset|execve)", done.stderr.decode())
+    assert calls[:1] == ["prctl(4,0,"], done.stderr
+    assert calls[-4:] == ["setresuid", "capset", "prctl(4,0,", "execve"]
+
+
 @pytest.mark.lab
 def test_ids_that_cannot_be_set(bench: Path) -> None:
     for option, what in (("--groups=5", "groups"), ("--gid=5", "gid"), ("--uid=5", "uid")):
@@ -476,6 +651,19 @@ def test_every_processor(architecture: str, tmp_path: Path) -> None:
     assert arguments == [b"", b"\\\xff\n", *raw(many)]
     # qemu hands the environment on in an order of its own.
     assert sorted(variables) == sorted([f"PATH={DEFAULT_PATH}".encode(), b"A=1\n", b"D=4", b"B="])
+
+    words = launcher_arguments(
+        uid=0, gid=0, groups=(), argv=("/bin/sh", "-c", "pwd; env; cat /proc/$$/status"), clean=True, keep=("USER",),
+        bounding=1 << 40 | 1 << 38 | 1 << 31 | 1, chdir="/usr", no_new_privs=True,
+    )  # fmt: skip
+    done = subprocess.run(
+        [qemu, program, *words[1:]], env=NSPAWN, capture_output=True, timeout=60, check=False
+    )
+    have = _capabilities(Path("/proc/self/status").read_bytes())["Bnd"] & (1 << 40 | 1 << 38 | 1 << 31 | 1)
+    assert _capabilities(done.stdout) == {"Inh": 0, "Prm": have, "Eff": have, "Bnd": have, "Amb": 0}
+    lines = done.stdout.decode().splitlines()
+    assert (lines[0], "NoNewPrivs:\t1" in lines, "USER=root" in lines) == ("/usr", True, True)
+    assert not any(line.startswith(("container", "LANG", "TERM", "NOTIFY_SOCKET")) for line in lines)
 
     failures: tuple[tuple[str, int, bytes], ...] = (
         ("nothing", 127, b"executable file not found in PATH"),

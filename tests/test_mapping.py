@@ -9,10 +9,11 @@ import pytest
 
 from converter.errors import ConversionError
 from converter.image.model import Healthcheck, Image, ImageConfig, Platform
+from converter.machine.command import parse_signal
 from converter.machine.facts import DEFAULT_PATH, Facts
 from converter.machine.launcher import LAUNCHER_PATH
-from converter.machine.mapping import DROPPED_CAPABILITIES, Mapped, map_image, parse_signal
-from converter.machine.model import TreeChange
+from converter.machine.mapping import Mapped, RunOptions, map_image
+from converter.machine.model import Machine, Network, Port, TreeChange
 from converter.note import Note
 
 AMD64 = Platform("linux", "amd64")
@@ -23,42 +24,55 @@ DEBIAN = Facts(
 )
 
 
-def mapped(config: ImageConfig, facts: Facts = DEBIAN, platform: Platform = AMD64, **more: Any) -> Mapped:
+def mapped(
+    config: ImageConfig,
+    facts: Facts = DEBIAN,
+    platform: Platform = AMD64,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    **more: Any,
+) -> Mapped:
     image = Image("docker-daemon:test", "sha256:0", platform, config, (), **more)
-    return map_image(image, facts, name="web", host=AMD64)
+    return map_image(image, facts, name="web", host=AMD64, heading="Made by a test", options=options)
+
+
+def command_of(machine: Machine) -> tuple[str, ...]:
+    """What the launcher runs."""
+    assert machine.parameters[0] == LAUNCHER_PATH
+    return machine.parameters[machine.parameters.index("--") + 1 :]
 
 
 def notes_on(result: Mapped, subject: str) -> list[Note]:
     return [note for note in result.notes if note.subject.startswith(subject)]
 
 
-def test_plain_root_command_needs_no_launcher() -> None:
+def test_a_plain_root_command() -> None:
     result = mapped(ImageConfig(entrypoint=("/bin/sh", "-c"), cmd=("echo 'a b'",), env=("A=1",)))
     machine = result.machine
-    assert machine.parameters == ("/bin/sh", "-c", "echo 'a b'")
+    assert command_of(machine) == ("/bin/sh", "-c", "echo 'a b'")
+    assert {"--groups=0", "--gid=0", "--uid=0", "--clean"} <= {*machine.parameters}
     assert machine.environment == (f"PATH={DEFAULT_PATH}", "HOSTNAME=web", "A=1", "HOME=/root")
     assert not machine.boot
     assert machine.kill_signal == "SIGTERM"
-    assert machine.drop_capability == DROPPED_CAPABILITIES
-    assert result.changes == ()
+    assert "CAP_SYS_ADMIN" in machine.drop_capability
+    assert machine.capability == ()
+    assert [change.path for change in result.changes] == [LAUNCHER_PATH, "/etc/hosts", "/etc/hostname"]
 
 
 @pytest.mark.parametrize(
-    ("config", "reason"),
+    ("config", "options"),
     [
-        (ImageConfig(cmd=("/program", "a\nb")), "command line"),
-        (ImageConfig(cmd=("/program",), env=("A=1\n2",)), "ENV A"),
-        (ImageConfig(cmd=("/program",), user="app"), "uid 1000, gid 1000 and groups 1000,4"),
-        (ImageConfig(cmd=("/program",), user="65532:7"), "uid 65532, gid 7 and groups 7"),
+        (ImageConfig(cmd=("/program", "a\nb")), {"--escaped"}),
+        (ImageConfig(cmd=("/program",), env=("A=1\n2",)), {"--escaped", "--setenv=A=1\\n2"}),
+        (ImageConfig(cmd=("/program",), user="app"), {"--uid=1000", "--gid=1000", "--groups=1000,4"}),
+        (ImageConfig(cmd=("/program",), user="65532:7"), {"--uid=65532", "--gid=7", "--groups=7"}),
+        (
+            ImageConfig(cmd=("/program",), env=("LANG=C", "container=mine")),
+            {"--keep=LANG", "--keep=container"},
+        ),
     ],
 )
-def test_what_needs_the_launcher_gets_it_with_the_reason(config: ImageConfig, reason: str) -> None:
-    result = mapped(config)
-    assert result.machine.parameters[0] == LAUNCHER_PATH
-    assert [c.path for c in result.changes] == [LAUNCHER_PATH]
-    (note,) = notes_on(result, "the command")
-    assert note.kind == "adapted"
-    assert reason in note.text
+def test_what_the_launcher_is_told(config: ImageConfig, options: set[str]) -> None:
+    assert options <= {*mapped(config).machine.parameters}
 
 
 def test_root_in_more_groups_is_not_plain_root() -> None:
@@ -135,13 +149,16 @@ def test_directories_that_docker_makes() -> None:
     config = ImageConfig(cmd=("/p",), working_dir="/srv/app", volumes=("/data", "/srv/there"))
     result = mapped(config, replace(DEBIAN, directories=frozenset({"/srv/there"})))
     assert result.machine.working_directory == "/srv/app"
-    assert set(result.changes) == {TreeChange("/srv/app", "dir"), TreeChange("/data", "dir")}
+    assert {change for change in result.changes if change.kind == "dir"} == {
+        TreeChange("/srv/app", "dir"),
+        TreeChange("/data", "dir"),
+    }
 
 
 def test_a_tree_of_one_static_program() -> None:
-    bare = Facts(program="/server", has_usr=False, has_hosts=False, has_os_release=False)
+    bare = Facts(program="/server", has_usr=False, has_os_release=False)
     result = mapped(ImageConfig(entrypoint=("/server",)), bare)
-    assert {change.path for change in result.changes} == {"/usr", "/etc/hosts"}
+    assert {change.path for change in result.changes} == {LAUNCHER_PATH, "/etc/hosts", "/etc/hostname"}
     assert "HOME=/" in result.machine.environment
 
 
@@ -205,23 +222,110 @@ def test_a_host_name_is_the_containers_not_the_images() -> None:
     assert [note.kind for note in notes_on(strange, "Hostname")] == ["dropped"]
 
 
-def test_a_containers_settings_are_each_named() -> None:
+def test_a_container_runs_as_docker_was_told() -> None:
     inspected = {
+        "Name": "/web",
         "HostConfig": {
             "Memory": 64 << 20,
-            "Binds": ["/a:/b"],
             "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0},
-            "NetworkMode": "bridge",
-            "ShmSize": 64 << 20,
-            "CapAdd": None,
+            "NetworkMode": "host",
+            "CapAdd": ["NET_ADMIN"],
+            "ReadonlyRootfs": True,
         },
-        "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/lib/docker/v", "Destination": "/data"}],
+        "Mounts": [
+            {"Type": "bind", "Source": "/a", "Destination": "/b", "RW": False},
+            {
+                "Type": "volume",
+                "Name": "v",
+                "Source": "/docker/v",
+                "Destination": "/data",
+                "RW": True,
+                "Driver": "local",
+            },
+        ],
     }
-    result = mapped(ImageConfig(cmd=("/p",)), container=inspected)
-    dropped = [note.subject for note in result.notes if note.kind == "dropped"]
-    assert [subject.split()[0] for subject in dropped] == [
-        "HostConfig.Binds",
-        "HostConfig.Memory",
-        "HostConfig.RestartPolicy",
-        "volume",
+    machine = mapped(ImageConfig(cmd=("/p",), volumes=("/data", "/own")), container=inspected).machine
+    assert machine.network is None
+    assert machine.private_network is None
+    assert machine.read_only
+    assert [(b.source, b.destination, b.read_only) for b in machine.binds] == [
+        ("/a", "/b", True),
+        ("/var/lib/docker2nspawn/volumes/v", "/data", False),
+        ("/var/lib/docker2nspawn/volumes/web+own", "/own", False),
     ]
+    assert {("MemoryMax", str(64 << 20)), ("Restart", "always")} <= {(s.key, s.value) for s in machine.unit}
+    assert "CAP_NET_ADMIN" not in machine.drop_capability
+
+
+def test_data_that_is_being_written_is_not_copied() -> None:
+    volume = {
+        "Type": "volume",
+        "Name": "v",
+        "Source": "/s",
+        "Destination": "/data",
+        "RW": True,
+        "Driver": "local",
+    }
+    inspected = {"Name": "/web", "State": {"Running": True}, "Mounts": [volume]}
+    with pytest.raises(ConversionError, match="docker stop web"):
+        mapped(ImageConfig(cmd=("/p",)), container=inspected)
+    kept = mapped(ImageConfig(cmd=("/p",)), container=inspected, options=RunOptions(volumes="bind"))
+    assert [(bind.source, bind.destination) for bind in kept.machine.binds] == [("/s", "/data")]
+    paused = {**inspected, "State": {"Running": True, "Paused": True}}
+    assert mapped(ImageConfig(cmd=("/p",)), container=paused).machine.volumes[0].source == "/s"
+
+
+def test_networks() -> None:
+    config = ImageConfig(cmd=("/p",), exposed_ports=("80/tcp", "53/udp"))
+    private = mapped(
+        config, options=RunOptions(address="10.213.4.5", ports=(Port(80, 8080),), publish_all=True)
+    )
+    assert private.machine.network == Network("10.213.4.5", (Port(80, 8080), Port(53, 53, "udp")))
+    assert private.machine.virtual_ethernet is False
+    assert {
+        "etc/systemd/system/docker2nspawn-network@web.service",
+        "var/lib/docker2nspawn/machines/web.network",
+    } == {file.path for file in private.files}
+    (hosts,) = [change for change in private.changes if change.path == "/etc/hosts"]
+    assert b"\n10.213.4.5\tweb\n" in hosts.content
+    host = mapped(config, options=RunOptions(network="host", ports=(Port(80, 8080),)))
+    assert (host.machine.network, host.machine.private_network, host.files) == (None, None, ())
+    assert [note.kind for note in notes_on(host, "publish")] == ["dropped"]
+    none = mapped(config, options=RunOptions(network="none"))
+    assert (none.machine.network, none.machine.private_network, none.files) == (None, True, ())
+
+
+def test_a_health_check_becomes_a_timer() -> None:
+    check = Healthcheck(("CMD-SHELL", "true || exit 1"), interval=1_500_000_000, retries=2)
+    result = mapped(ImageConfig(cmd=("/p",), healthcheck=check), options=RunOptions(restart_unhealthy=True))
+    made = result.machine.healthcheck
+    assert made is not None
+    assert (made.command, made.interval, made.timeout, made.retries, made.restart) == (
+        ("/bin/sh", "-c", "true || exit 1"),
+        1.5,
+        30,
+        2,
+        True,
+    )
+    assert "etc/systemd/system/docker2nspawn-health@web.timer" in {file.path for file in result.files}
+
+
+def test_secrets_are_for_root_only() -> None:
+    assert mapped(ImageConfig(cmd=("/p",), env=("DB_PASSWORD=x",))).machine.secret
+    assert not mapped(ImageConfig(cmd=("/p",), env=("LANG=C",))).machine.secret
+
+
+def test_strict_hardening() -> None:
+    machine = mapped(
+        ImageConfig(cmd=("/p",), volumes=("/data",)), options=RunOptions(hardening="strict")
+    ).machine
+    assert (machine.private_users, machine.private_users_ownership) == ("pick", "map")
+    assert machine.no_new_privileges
+    assert [bind.options for bind in machine.binds] == ["idmap"]
+    assert "RestrictNamespaces" not in {setting.key for setting in machine.unit}
+
+
+def test_an_old_machine_without_volumes() -> None:
+    result = mapped(ImageConfig(cmd=("/p",), volumes=("/data",)), options=RunOptions(volumes="none"))
+    assert (result.machine.volumes, result.machine.binds) == ((), ())
+    assert [note.kind for note in notes_on(result, "VOLUME")] == ["adapted"]

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -31,6 +33,7 @@ from converter.image.model import Image, Layer, Platform, UnpackedLayer
 from converter.image.overlay import stored_changes, stored_image
 from converter.progress import Progress
 
+_UCRED = struct.Struct("iii")  # struct ucred: pid, uid, gid; unix(7)
 _TIMEOUT = 600  # seconds without a byte: an engine prepares `save` for minutes before it sends the first one
 
 # moby daemon/initlayer: made in every container, whatever the image has there.
@@ -101,7 +104,12 @@ def open_container(name: str, *, spool: Path, progress: Progress) -> Image:
     if config.hostname == inspected["Id"][:12]:
         config = replace(config, hostname="")  # Docker's default, not anybody's choice
     source = f"container:{inspected['Name'].lstrip('/')}"
-    stem = {"source": source, "config": config, "container": inspected}
+    stem = {
+        "source": source,
+        "config": config,
+        "container": inspected,
+        "docker_root": _root_directory(client),
+    }
     try:
         saved = _inspect(client.api.inspect_image, inspected["Image"], "the container's image")
     except ConversionError:
@@ -124,6 +132,24 @@ def open_container(name: str, *, spool: Path, progress: Progress) -> Image:
     elif changes := _inspect(client.api.diff, inspected["Id"], f"container {name!r}"):
         layers += (_export(client, inspected, spool, progress, _only(changes)),)
     return replace(image, **stem, digest=inspected["Image"], layers=layers)
+
+
+def _root_directory(client: docker.DockerClient) -> Path | None:
+    """The root directory of the daemon's host as this host sees it; None when the daemon is not on this one."""
+    adapter = getattr(client.api, "_custom_adapter", None)
+    path = getattr(adapter, "socket_path", None)
+    if path is None:
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(path)
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        except OSError:
+            return None
+    # The daemon, or the init that listened for it, may be in a mount namespace of another system.
+    pid, _, _ = _UCRED.unpack(credentials)
+    root = Path(f"/proc/{pid}/root")
+    return root if pid and root.is_dir() else Path("/")
 
 
 def _is_here(layers: Iterable[Layer | UnpackedLayer]) -> bool:

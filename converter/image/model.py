@@ -150,7 +150,8 @@ class Image:
 
     `source` is the reference in full, with its transport. `digest` is the manifest's digest, or where there
     is none the config's (the image ID). `container` is what `docker inspect` said when the source is a
-    container. `losses` names what the source could not give, ready to be reported.
+    container, and `docker_root` where the root directory of that daemon's host is found from here (None: nowhere).
+    `losses` names what the source could not give, ready to be reported.
     """
 
     source: str
@@ -159,4 +160,5 @@ class Image:
     config: ImageConfig
     layers: tuple[Layer | UnpackedLayer, ...]
     container: Mapping[str, Any] | None = None
+    docker_root: Path | None = None
     losses: tuple[str, ...] = ()

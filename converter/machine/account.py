@@ -5,7 +5,7 @@ The rules are those of github.com/moby/sys/user GetExecUser, which dockerd and r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from converter.errors import ConversionError
 from converter.machine.model import Account
@@ -46,6 +46,14 @@ def resolve_account(user: str, passwd: bytes | None, group: bytes | None) -> Acc
             )
     # Docker puts the primary group first into the supplementary ones (CVE-2022-36109).
     return Account(uid, gid, tuple(dict.fromkeys((gid, *groups))), home or "/")
+
+
+def resolve_groups(account: Account, added: Iterable[str], group: bytes | None) -> tuple[int, ...]:
+    """The groups of `account`, and those that --group-add names.
+
+    Raises ConversionError for a name that the image's /etc/group does not have.
+    """
+    return tuple(dict.fromkeys([*account.groups, *(_explicit_group(name, name, group) for name in added)]))
 
 
 def _explicit_group(user: str, wanted: str, group: bytes | None) -> int:

@@ -30,7 +30,6 @@ class Facts:
     program: str | None = None
     run: tuple[str, ...] = ()
     has_usr: bool = True
-    has_hosts: bool = True
     has_os_release: bool = True
 
 
@@ -45,7 +44,6 @@ def observe(plan: Plan, config: ImageConfig) -> Facts:
         program=_find_program(plan, config),
         run=tuple(sorted(name.decode("utf-8", "surrogateescape") for name in plan.children("run"))),
         has_usr=_is_dir(plan, "usr"),
-        has_hosts=plan.lookup("etc/hosts") is not None,
         has_os_release=any(plan.lookup(path) for path in ("etc/os-release", "usr/lib/os-release")),
     )
 

@@ -44,7 +44,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Volume:
-    """Data that outlives the machine: the directory `name` below /var/lib/docker2nspawn/volumes, bound to `destination`.
+    """Data that outlives the machine: directory `name` below /var/lib/docker2nspawn/volumes, bound to `destination`.
 
     `source` is what it is filled with when it is not there yet: a directory of the host, or with None what the
     machine's own tree has at `destination`.
@@ -115,6 +115,7 @@ class Machine:
     drop_capability: tuple[str, ...] = ()
     no_new_privileges: bool | None = None
     system_call_filter: tuple[str, ...] = ()
+    restrict_address_families: str | None = None
     limits: Mapping[str, str] = field(default_factory=dict)
     cpu_affinity: str | None = None
     oom_score_adjust: int | None = None

@@ -46,6 +46,7 @@ _NEEDS_TRUST = frozenset(
         "Private",
         "PrivateUsers",
         "PrivateUsersOwnership",
+        "RestrictAddressFamilies",
         "SystemCallFilter",
         "TemporaryFileSystem",
         "VirtualEthernet",
@@ -140,6 +141,8 @@ def _exec(machine: Machine) -> Iterator[tuple[str, str]]:
         yield "NoNewPrivileges", _yes(machine.no_new_privileges)
     for line in machine.system_call_filter:
         yield "SystemCallFilter", line
+    if machine.restrict_address_families is not None:
+        yield "RestrictAddressFamilies", machine.restrict_address_families
     yield from sorted(machine.limits.items())
     if machine.oom_score_adjust is not None:
         yield "OOMScoreAdjust", str(machine.oom_score_adjust)

@@ -12,6 +12,8 @@ def render_drop_in(machine: Machine, heading: str) -> str:
     if machine.timeout_stop is not None:
         # Docker's -1 is "wait for ever".
         service.append(f"TimeoutStopSec={machine.timeout_stop if machine.timeout_stop >= 0 else 'infinity'}")
+    # nspawn gives a machine no higher limits than its own.
+    service += [f"{key}={value}" for key, value in sorted(machine.limits.items())]
     sections: dict[str, list[str]] = {"Unit": [], "Service": service}
     for setting in machine.unit:
         sections[setting.section].append(f"{setting.key}={setting.value}")

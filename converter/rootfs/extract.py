@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from converter.progress import Progress
+from converter.rootfs.create import aside, is_aside
 from converter.rootfs.directories import DIRECTORY, Directories
-from converter.rootfs.files import FileWriter, is_aside
+from converter.rootfs.files import FileWriter
 from converter.rootfs.merge import Directory, Inode, Plan
 from converter.rootfs.metadata import Metadata
 from converter.rootfs.stream import LayerStream, open_layer
@@ -103,7 +104,7 @@ class TreeWriter:
             for node, paths in names.items():
                 self._name(node, paths)
             step.advance(len(names))
-            self._files.remove_aside()
+            self._files.new.remove_aside()
             for path, directory in reversed(directories):
                 self._finish_directory(path, directory.entry)
             step.advance(len(directories))
@@ -120,13 +121,13 @@ class TreeWriter:
         for number, node in enumerate(self._files.kept):
             if node in right or node.written is None:
                 continue
-            fd, path = self._files.place(node.written)
+            fd, path = self._files.new.place(node.written)
             if node not in names:
                 os.unlink(path, dir_fd=fd)
             elif not is_aside(node.written):
-                node.written = self._files.aside(number)
-                aside, name = self._files.place(node.written)
-                os.rename(path, name, src_dir_fd=fd, dst_dir_fd=aside)
+                node.written = aside(number)
+                aside_fd, name = self._files.new.place(node.written)
+                os.rename(path, name, src_dir_fd=fd, dst_dir_fd=aside_fd)
 
     def _write_missing(self, plan: Plan, names: dict[Inode, list[bytes]]) -> None:
         """Read layers again for files that were not kept when they went by."""
@@ -150,7 +151,7 @@ class TreeWriter:
             self._metadata.devices += paths
             return
         if is_aside(node.written):
-            fd, path = self._files.place(node.written)
+            fd, path = self._files.new.place(node.written)
             os.rename(path, paths[0], src_dir_fd=fd, dst_dir_fd=self._root)
             node.written = paths[0]
         for path in paths:
@@ -161,11 +162,12 @@ class TreeWriter:
 
     def _finish_again(self, inode: Inode, written: bytes) -> None:
         """A later link to it has told other metadata than it was written with."""
-        fd, path = self._files.place(written)
+        fd, path = self._files.new.place(written)
         os.chmod(path, 0o600, dir_fd=fd)
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         try:
-            self._files.finish_file(file, path, inode.entry, owned=self._metadata.ownership)
+            owner = (inode.entry.uid, inode.entry.gid) if self._metadata.ownership else None
+            self._files.finish_file(file, path, inode.entry, owner)
             os.fchmod(file, inode.entry.mode)
         finally:
             os.close(file)

@@ -6,13 +6,12 @@ import os
 import queue
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from threading import Lock, Thread
+from threading import Thread
 
 from converter.errors import ConversionError
 from converter.rootfs.content import LARGE, new_block, write_all, write_content
-from converter.rootfs.directories import DIRECTORY, Directories
-from converter.rootfs.maker import NEW_FILE, Maker, SmallFile
+from converter.rootfs.create import NewFiles, aside, finish, first_mode
+from converter.rootfs.maker import Maker, SmallFile
 from converter.rootfs.merge import Inode
 from converter.rootfs.metadata import Metadata
 from converter.rootfs.stream import LayerStream
@@ -22,7 +21,6 @@ _THREADS = 2  # keep a disk busy while one of them copies
 _PIECES = 16  # of a large file that may wait
 _FEW = 200  # files that are made before there is a process for them
 _BATCH_FILES, _BATCH_BYTES = 64, 1 << 18  # small files go to a process together
-_ASIDE = b"/"  # begins Inode.written of what lies aside; paths in the tree have no leading slash
 
 _Job = Callable[[memoryview], None]
 
@@ -39,11 +37,8 @@ class FileWriter:
         self.kept: list[Inode] = []
         self._root = root
         self._metadata = metadata
-        self._directories = Directories(root)
-        # For what has no place yet: in the tree, because it will be renamed, and by a name that no image knows.
-        self._aside_name = f".docker2nspawn-{secrets.token_hex(16)}"
-        self._aside_fd = -1
-        self._lock = Lock()
+        self._aside_name = f".docker2nspawn-{secrets.token_hex(16)}"  # a name that no image knows
+        self.new = NewFiles(root, self._aside_name)
         self._batch: list[SmallFile] = []
         self._batch_bytes = 0
         self._maker: Maker | None = None  # with two there is nothing left of two processors for the rest
@@ -72,11 +67,8 @@ class FileWriter:
             if number < _FEW:
                 self._write(inode, path, number, lambda fd: write_all(fd, memoryview(data)))
                 return
-            owner = (entry.uid, entry.gid) if self._metadata.to_be_owned(entry) else None
             self._batch.append(
-                SmallFile(
-                    path, number, data, _first_mode(entry), entry.mode, owner, entry.mtime, entry.xattrs
-                )
+                SmallFile(path, number, data, entry.mode, self._owner(entry), entry.mtime, entry.xattrs)
             )
             self._batch_bytes += len(data)
             if len(self._batch) >= _BATCH_FILES or self._batch_bytes >= _BATCH_BYTES:
@@ -90,7 +82,7 @@ class FileWriter:
             self.wait()
             if inode.written is None:
                 return
-            fd, path = self.place(inode.written)
+            fd, path = self.new.place(inode.written)
             os.unlink(path, dir_fd=fd)
         inode.written = None
         if self.kept[-1] is inode:
@@ -102,7 +94,7 @@ class FileWriter:
         if self._maker is not None:
             made = self._maker.wait()
             for number in made.aside:
-                self.kept[number].written = self.aside(number)
+                self.kept[number].written = aside(number)
             for name, path in made.refused:
                 self._metadata.refused(name, path)
         self._jobs.join()
@@ -111,9 +103,7 @@ class FileWriter:
     def close(self) -> None:
         """Close what is open; what still waits is not written."""
         self.end()
-        if self._aside_fd >= 0:
-            os.close(self._aside_fd)
-            self._aside_fd = -1
+        self.new.close()
 
     def end(self) -> None:
         """End threads and process, and forget the directories that they know; `add` begins anew."""
@@ -128,32 +118,15 @@ class FileWriter:
             thread.join()
         self._threads.clear()
         self._errors.remove(abandoned)
-        self._directories.close()
+        self.new.forget()
 
-    def place(self, written: bytes) -> tuple[int, bytes]:
-        """A descriptor, and the path below it, of an Inode's `written`."""
-        return (self._aside(), written[1:]) if is_aside(written) else (self._root, written)
+    def finish_file(self, fd: int, path: bytes, entry: Entry, owner: tuple[int, int] | None) -> None:
+        """What a regular file gets after its content."""
+        for name in finish(fd, entry.mode, owner, entry.mtime, entry.xattrs):
+            self._metadata.refused(name, path)
 
-    def aside(self, number: int) -> bytes:
-        """A value of `written` that is aside."""
-        return _ASIDE + b"%d" % number
-
-    def remove_aside(self) -> None:
-        """Remove the directory for what has been put aside, when nothing is there any more."""
-        if self._aside_fd >= 0:
-            os.close(self._aside_fd)
-            self._aside_fd = -1
-            os.rmdir(self._aside_name, dir_fd=self._root)
-
-    def finish_file(self, fd: int, path: bytes, entry: Entry, *, owned: bool) -> None:
-        """What a regular file gets after its content, which would change it."""
-        if owned:
-            os.fchown(fd, entry.uid, entry.gid)
-        if entry.xattrs:
-            self._metadata.set_attributes(fd, path, entry)
-        if entry.mode != _first_mode(entry):
-            os.fchmod(fd, entry.mode)
-        os.utime(fd, ns=(entry.mtime, entry.mtime))
+    def _owner(self, entry: Entry) -> tuple[int, int] | None:
+        return (entry.uid, entry.gid) if self._metadata.to_be_owned(entry) else None
 
     def _flush(self) -> None:
         if not self._batch:
@@ -166,17 +139,10 @@ class FileWriter:
     def _write(self, inode: Inode, path: bytes, number: int, write: Callable[[int], None]) -> None:
         """Make, fill and finish a file."""
         entry = inode.entry
-        directory, _, name = path.rpartition(b"/")
-        mode = _first_mode(entry)
-        try:
-            with self._lock:
-                fd = os.open(name, NEW_FILE, mode, dir_fd=self._directories.get(directory))
-        except (FileExistsError, FileNotFoundError, NotADirectoryError):  # its layer has something else there
-            inode.written = self.aside(number)
-            fd = os.open(b"%d" % number, NEW_FILE, mode, dir_fd=self._aside())
+        fd, inode.written = self.new.create(path, number, first_mode(entry.mode, entry.xattrs))
         try:
             write(fd)
-            self.finish_file(fd, path, entry, owned=self._metadata.to_be_owned(entry))
+            self.finish_file(fd, path, entry, self._owner(entry))
         finally:
             os.close(fd)
 
@@ -199,14 +165,6 @@ class FileWriter:
         finally:
             pieces.put(None)
 
-    def _aside(self) -> int:
-        with self._lock:
-            if self._aside_fd < 0:
-                with suppress(FileExistsError):  # made by a process
-                    os.mkdir(self._aside_name, 0o700, dir_fd=self._root)
-                self._aside_fd = os.open(self._aside_name, DIRECTORY, dir_fd=self._root)
-            return self._aside_fd
-
     def _submit(self, job: _Job) -> None:
         while len(self._threads) < _THREADS:
             thread = Thread(target=self._work, name="write", daemon=True)
@@ -228,16 +186,6 @@ class FileWriter:
     def _raise(self) -> None:
         if self._errors:
             raise self._errors[0]
-
-
-def is_aside(written: bytes) -> bool:
-    """Does the file lie aside, not at the path of one of its names?"""
-    return written.startswith(_ASIDE)
-
-
-def _first_mode(entry: Entry) -> int:
-    """The mode a file is made with; the rest comes when owner and attributes, which may change it, are set."""
-    return 0o600 if entry.xattrs else entry.mode & 0o777
 
 
 def _write_sparse(fd: int, entry: Entry, stream: LayerStream) -> None:

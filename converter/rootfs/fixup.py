@@ -68,6 +68,14 @@ def _write_file(
         os.utime(file.fileno(), ns=times)
 
 
+def open_directory(root_fd: int, path: str) -> int:
+    """A descriptor of the machine's directory `path`, links resolved inside the root, missing parts made.
+
+    Raises ConversionError when something else is in its place.
+    """
+    return _open_directory(root_fd, path, make_last=None, ownership=os.geteuid() == 0)
+
+
 def _copy(root_fd: int, source: str, parent: int, name: str) -> None:
     directory, _, source_name = source.rpartition("/")
     source_parent = _open_directory(root_fd, directory, make_last=None, ownership=False)

@@ -18,11 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from converter.rootfs.attributes import set_attributes
 from converter.rootfs.content import write_all
-from converter.rootfs.directories import DIRECTORY, Directories
+from converter.rootfs.create import NewFiles, finish, first_mode, is_aside
 
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIPES = (1 << 25, 1 << 20)  # bytes that may wait; only root may have a pipe hold more than the latter
 _F_SETPIPE_SZ = 1031
 _PR_SET_PDEATHSIG = 1
@@ -35,7 +33,6 @@ class SmallFile(NamedTuple):
     path: bytes
     number: int
     data: bytes
-    first_mode: int
     mode: int
     owner: tuple[int, int] | None
     mtime: int
@@ -150,36 +147,18 @@ def main() -> None:
 
 class _Work:
     def __init__(self, root: int, aside: str) -> None:
-        self._root = root
-        self._directories = Directories(root)
-        self._aside_name = aside
-        self._aside_fd = -1
+        self._new = NewFiles(root, aside)
         self.aside: list[int] = []
         self.refused: list[tuple[bytes, bytes]] = []
 
     def make(self, file: SmallFile) -> None:
-        fd = self._create(file)
+        fd, written = self._new.create(file.path, file.number, first_mode(file.mode, file.xattrs))
         try:
             if file.data:
                 write_all(fd, memoryview(file.data))
-            if file.owner is not None:
-                os.fchown(fd, *file.owner)
-            if file.xattrs:
-                self.refused += [(name, file.path) for name in set_attributes(fd, file.xattrs)]
-            if file.mode != file.first_mode:
-                os.fchmod(fd, file.mode)
-            os.utime(fd, ns=(file.mtime, file.mtime))
+            refused = finish(fd, file.mode, file.owner, file.mtime, file.xattrs)
         finally:
             os.close(fd)
-
-    def _create(self, file: SmallFile) -> int:
-        directory, _, name = file.path.rpartition(b"/")
-        try:
-            return os.open(name, NEW_FILE, file.first_mode, dir_fd=self._directories.get(directory))
-        except (FileExistsError, FileNotFoundError, NotADirectoryError):  # its layer has something else there
+        self.refused += [(name, file.path) for name in refused]
+        if is_aside(written):
             self.aside.append(file.number)
-            if self._aside_fd < 0:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(self._aside_name, 0o700, dir_fd=self._root)
-                self._aside_fd = os.open(self._aside_name, DIRECTORY, dir_fd=self._root)
-            return os.open(b"%d" % file.number, NEW_FILE, file.first_mode, dir_fd=self._aside_fd)

@@ -6,7 +6,8 @@ same as a fresh build with Debian 12's compiler.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from converter.errors import ConversionError
@@ -18,6 +19,21 @@ LAUNCHER_PATH = "/usr/lib/docker2nspawn/launch"
 ARCHITECTURES = ("386", "amd64", "arm", "arm64", "ppc64le", "riscv64", "s390x")
 """The processors there is one for, by their Go names; "arm" is v5 and everything newer."""
 
+# The names that --clean takes out; CLEANED in launch.c.
+_CLEANED = re.compile(
+    r"container|container_uuid|container_host_.*|NOTIFY_SOCKET|LISTEN_.*|CREDENTIALS_DIRECTORY"
+    r"|USER|LOGNAME|LANG|TERM|COLORTERM|NO_COLOR",
+    re.DOTALL,
+)
+
+# Their numbers are their places (include/uapi/linux/capability.h).
+_CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
+    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+)
+
 _NAMED = {"\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 
@@ -28,6 +44,12 @@ def launcher_for(architecture: str) -> bytes | None:
     return files(__name__).joinpath(f"launch-{architecture}").read_bytes()
 
 
+def capability_mask(names: Iterable[str]) -> int:
+    """The bits of capabilities ("CAP_CHOWN"), as the kernel counts them. Raises KeyError for an unknown name."""
+    numbers = {f"CAP_{name}": number for number, name in enumerate(_CAPABILITIES.split())}
+    return sum(1 << numbers[name] for name in set(names))
+
+
 def launcher_arguments(
     *,
     uid: int,
@@ -36,10 +58,17 @@ def launcher_arguments(
     argv: Sequence[str],
     setenv: Sequence[str] = (),
     unsetenv: Sequence[str] = (),
+    clean: bool = False,
+    keep: Sequence[str] = (),
+    bounding: int | None = None,
+    chdir: str | None = None,
+    no_new_privs: bool = False,
 ) -> tuple[str, ...]:
     """The whole command line of the launcher, all of it words that a settings file can hold.
 
-    `setenv` are NAME=VALUE assignments, `unsetenv` names. Bytes that are no UTF-8 are Python's surrogate escapes
+    `setenv` are NAME=VALUE assignments, `unsetenv` names. `clean` takes out what nspawn adds to the environment, but
+    not the names in `keep`: those that the settings file sets. `bounding` is the mask of the capabilities that stay
+    (see capability_mask); `chdir` the working directory. Bytes that are no UTF-8 are Python's surrogate escapes
     (PEP 383). Raises ConversionError for what no program can be given: a NUL, a variable without a name, or more
     than the kernel's 128 KiB in one word.
     """
@@ -48,11 +77,22 @@ def launcher_arguments(
             raise ConversionError(
                 f"ENV {assignment[:80]!r} has no name, so `docker run` refuses it too; change the image"
             )
-    words = (*setenv, *unsetenv, *argv)
+    # Nothing but the names that --clean would take out.
+    keep = sorted({name for name in keep if _CLEANED.fullmatch(name)}) if clean else ()
+    directory = [chdir] if chdir is not None else []
     options = [f"--groups={','.join(map(str, groups))}", f"--gid={gid}", f"--uid={uid}"]
-    if any(INEXPRESSIBLE.search(word) for word in words):
+    if any(INEXPRESSIBLE.search(word) for word in (*setenv, *unsetenv, *keep, *directory, *argv)):
         options.insert(0, "--escaped")
-        setenv, unsetenv, argv = ([_escaped(word) for word in part] for part in (setenv, unsetenv, argv))
+        setenv, unsetenv, keep, directory, argv = (
+            [_escaped(word) for word in part] for part in (setenv, unsetenv, keep, directory, argv)
+        )
+    if bounding is not None:
+        options.append(f"--bounding={bounding:x}")
+    if no_new_privs:
+        options.append("--no-new-privs")
+    options += [f"--chdir={path}" for path in directory]
+    if clean:
+        options += [*(f"--keep={name}" for name in keep), "--clean"]
     options += [f"--unsetenv={name}" for name in unsetenv]
     options += [f"--setenv={assignment}" for assignment in setenv]
     arguments = (LAUNCHER_PATH, *options, "--", *argv)

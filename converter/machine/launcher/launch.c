@@ -1,12 +1,21 @@
 /* Runs a program in a machine where the settings of systemd-nspawn cannot say what `docker run` would do.
  *
- *     launch [--escaped] [--groups=N,N,...] [--gid=N] [--uid=N]
- *            [--setenv=NAME=VALUE]... [--unsetenv=NAME]... [--] PROGRAM ARG...
+ *     launch [--escaped] [--groups=N,N,...] [--gid=N] [--uid=N] [--bounding=HEX] [--no-new-privs] [--chdir=PATH]
+ *            [--keep=NAME]... [--clean] [--setenv=NAME=VALUE]... [--unsetenv=NAME]... [--] PROGRAM ARG...
  *
  * It sets the supplementary groups (exactly those; none for an empty list), the gid and the uid, changes the
  * environment, finds PROGRAM as runc does and becomes it: the pid stays, and PROGRAM is argv[0] as written.
+ * Inheritable and ambient capabilities are always cleared, as in Docker.
  *
- * Bytes are taken as they are. After --escaped, every NAME, VALUE, PROGRAM and ARG is decoded first: \n, \t,
+ * --clean takes from the environment what systemd-nspawn puts there and Docker does not (CLEANED, below), but for
+ * the names given with --keep before it. Options that change the environment work in their order.
+ *
+ * --bounding takes every capability away that is not in the mask (as CapBnd in /proc/PID/status), for good. It is
+ * for entering a machine from the host with more privileges than the machine has. Until PROGRAM runs, nobody who
+ * lacks CAP_SYS_PTRACE may then look at this process (its memory, descriptors and /proc/PID/exe), and it has no
+ * descriptors but 0, 1 and 2: a path in the machine cannot lead through one to the host.
+ *
+ * Bytes are taken as they are. After --escaped, every NAME, VALUE, PATH, PROGRAM and ARG is decoded first: \n, \t,
  * \\ and \xHH, which is any byte but NUL. Any other backslash is an error.
  *
  * PROGRAM with a slash is that file. Without one it is the first executable file of that name in the
@@ -28,6 +37,7 @@ typedef unsigned long word;
 #if defined(__x86_64__)
 enum { WRITE = 1, EXECVE = 59, SETGROUPS = 116, SETRESUID = 117, SETRESGID = 119, EXIT_GROUP = 231 };
 enum { FACCESSAT = 269, STATX = 332 };
+enum { PRCTL = 157, CAPGET = 125, CAPSET = 126, CHDIR = 80, CLOSE = 3 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -47,6 +57,7 @@ __asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %r
 #elif defined(__i386__)
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 252 };
 enum { FACCESSAT = 307, STATX = 383 };
+enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -65,6 +76,7 @@ __asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %esp, %eax\n and $-16, %e
 #elif defined(__aarch64__)
 enum { WRITE = 64, EXECVE = 221, SETGROUPS = 159, SETRESUID = 147, SETRESGID = 149, EXIT_GROUP = 94 };
 enum { FACCESSAT = 48, STATX = 291 };
+enum { PRCTL = 167, CAPGET = 90, CAPSET = 91, CHDIR = 49, CLOSE = 57 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -84,6 +96,7 @@ __asm__(".globl _start\n_start:\n mov x29, 0\n mov x30, 0\n mov x0, sp\n bl laun
 #elif defined(__arm__)
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 248 };
 enum { FACCESSAT = 334, STATX = 397 };
+enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -103,6 +116,7 @@ __asm__(".globl _start\n_start:\n mov fp, #0\n mov lr, #0\n mov r0, sp\n bic sp,
 #elif defined(__riscv) && __riscv_xlen == 64
 enum { WRITE = 64, EXECVE = 221, SETGROUPS = 159, SETRESUID = 147, SETRESGID = 149, EXIT_GROUP = 94 };
 enum { FACCESSAT = 48, STATX = 291 };
+enum { PRCTL = 167, CAPGET = 90, CAPSET = 91, CHDIR = 49, CLOSE = 57 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -122,6 +136,7 @@ __asm__(".globl _start\n_start:\n li s0, 0\n li ra, 0\n mv a0, sp\n andi sp, sp,
 #elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 81, SETRESUID = 164, SETRESGID = 169, EXIT_GROUP = 234 };
 enum { FACCESSAT = 298, STATX = 383 };
+enum { PRCTL = 171, CAPGET = 183, CAPSET = 184, CHDIR = 12, CLOSE = 6 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -146,6 +161,7 @@ __asm__(".globl _start\n_start:\n lis 2, .TOC.@ha\n addi 2, 2, .TOC.@l\n mr 3, 1
 #elif defined(__s390x__)
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 248 };
 enum { FACCESSAT = 300, STATX = 379 };
+enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -169,6 +185,9 @@ __asm__(".globl _start\n_start:\n lgr %r2, %r15\n aghi %r15, -160\n brasl %r14, 
 enum { BAD_LAUNCH = 125, CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
 enum { ENOENT = 2, EISDIR = 21, AT_FDCWD = -100, X_OK = 1, STATX_TYPE = 1, S_IFMT = 0170000, S_IFDIR = 0040000 };
 enum { PATH_MAX = 4096, NGROUPS_MAX = 65536 };
+enum { CLOSE_RANGE = 436 }; /* everywhere, since Linux 5.9 */
+enum { PR_SET_DUMPABLE = 4, PR_CAPBSET_READ = 23, PR_CAPBSET_DROP = 24, PR_SET_NO_NEW_PRIVS = 38 };
+enum { CAPABILITY_VERSION_3 = 0x20080522, CAPABILITIES = 64, FIRST_OTHER_FD = 3, FD_GUESS = 1024 };
 
 static const char DEFAULT_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -300,6 +319,26 @@ static int hex(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+/* A set of capabilities, in the kernel's order of words. */
+struct mask {
+    unsigned bits[2];
+};
+
+static struct mask read_mask(const char *text, const char *argument)
+{
+    struct mask mask = {{0, 0}};
+
+    if (!*text)
+        refuse(argument);
+    for (; *text; text++) {
+        if (hex(*text) < 0 || mask.bits[1] >> 28)
+            refuse(argument);
+        mask.bits[1] = mask.bits[1] << 4 | mask.bits[0] >> 28;
+        mask.bits[0] = mask.bits[0] << 4 | (unsigned)hex(*text);
+    }
+    return mask;
+}
+
 static char *decode(char *text)
 {
     char *to = text;
@@ -362,6 +401,43 @@ static char **change(char **first, char **end, const char *name, word length, ch
     if (assignment)
         *keep++ = assignment;
     return keep;
+}
+
+/* What systemd-nspawn sets and Docker does not (src/nspawn/nspawn.c, 252 to 262); * is any end of a name. */
+static const char *const CLEANED[] = {
+    "container", "container_uuid", "container_host_*", "NOTIFY_SOCKET", "LISTEN_*", "CREDENTIALS_DIRECTORY",
+    "USER",      "LOGNAME",        "LANG",             "TERM",          "COLORTERM", "NO_COLOR",
+};
+
+static int is_cleaned(const char *assignment)
+{
+    for (word i = 0; i < sizeof CLEANED / sizeof *CLEANED; i++) {
+        const char *pattern = CLEANED[i], *at = assignment;
+
+        while (*pattern && *pattern == *at)
+            pattern++, at++;
+        if (*pattern == '*' || (!*pattern && *at == '='))
+            return 1;
+    }
+    return 0;
+}
+
+/* The environment without what is to be cleaned; the --keep= options are among `options`, up to `limit`. */
+static char **clean(char **first, char **end, char **options, char **limit)
+{
+    char **left = first;
+
+    for (char **at = first; at < end; at++) {
+        int keep = !is_cleaned(*at);
+
+        for (char **option = options; !keep && option < limit; option++) {
+            const char *name = after(*option, "--keep=");
+            keep = name && is_called(*at, name, name_length(name));
+        }
+        if (keep)
+            *left++ = *at;
+    }
+    return left;
 }
 
 /* --- finding and becoming the program --- */
@@ -432,19 +508,63 @@ static void must(const char *name, const char *what, long result)
         fail(BAD_LAUNCH, name, what, reason(-result));
 }
 
+/* --- privileges --- */
+
+/* Not even another process of the same user may look at this one. */
+static void hide(const char *name)
+{
+    must(name, "hiding it: ", call(PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0));
+}
+
+static void close_all(void)
+{
+    if (call(CLOSE_RANGE, FIRST_OTHER_FD, -1, 0, 0, 0) < 0)
+        for (long fd = FIRST_OTHER_FD; fd < FD_GUESS; fd++)
+            call(CLOSE, fd, 0, 0, 0, 0);
+}
+
+static void bound(const char *name, struct mask mask)
+{
+    for (int i = 0; i < CAPABILITIES; i++)
+        if (!(mask.bits[i / 32] >> i % 32 & 1) && call(PRCTL, PR_CAPBSET_READ, i, 0, 0, 0) > 0)
+            must(name, "dropping capabilities: ", call(PRCTL, PR_CAPBSET_DROP, i, 0, 0, 0));
+}
+
+/* The kernel takes out of the ambient set what is no longer inheritable. */
+static void limit_to(const char *name, struct mask mask)
+{
+    struct {
+        unsigned version;
+        int pid;
+    } header = {CAPABILITY_VERSION_3, 0};
+    struct {
+        unsigned effective, permitted, inheritable;
+    } sets[2];
+
+    must(name, "reading its capabilities: ", call(CAPGET, (long)&header, (long)sets, 0, 0, 0));
+    for (int i = 0; i < 2; i++) {
+        sets[i].effective &= mask.bits[i];
+        sets[i].permitted &= mask.bits[i];
+        sets[i].inheritable = 0;
+    }
+    must(name, "setting its capabilities: ", call(CAPSET, (long)&header, (long)sets, 0, 0, 0));
+}
+
 /* Called by _start with the stack as the kernel made it. */
 __attribute__((used)) _Noreturn void launch(word *stack)
 {
     static unsigned groups[NGROUPS_MAX];
     char **argv = (char **)(stack + 1), **old = argv + stack[0] + 1, **argument = argv + (stack[0] > 0);
     long uid = -1, gid = -1, group_count = -1;
-    int escaped = 0;
+    int escaped = 0, bounded = 0, no_new_privileges = 0;
+    struct mask bounding = {{-1U, -1U}};
+    const char *directory = 0;
     word count = 0;
 
     while (old[count])
         count++;
     /* At most as long as the kernel's own arrays, to which it gives a quarter of the stack. */
-    char *env[count + stack[0] + 1], **end = env;
+    char *env[count + stack[0] + 1], **end = env, **options = argument;
     for (word i = 0; i < count; i++)
         *end++ = old[i];
 
@@ -459,6 +579,19 @@ __attribute__((used)) _Noreturn void launch(word *stack)
             gid = (long)only_id(value, option);
         } else if ((value = after(option, "--uid="))) {
             uid = (long)only_id(value, option);
+        } else if ((value = after(option, "--bounding="))) {
+            bounding = read_mask(value, option);
+            bounded = 1;
+        } else if ((value = after(option, "--no-new-privs")) && !*value) {
+            no_new_privileges = 1;
+        } else if ((value = after(option, "--chdir="))) {
+            directory = escaped ? decode(value) : value;
+        } else if ((value = after(option, "--keep="))) {
+            word length = name_length(escaped ? decode(value) : value);
+            if (!length || value[length])
+                refuse(option);
+        } else if ((value = after(option, "--clean")) && !*value) {
+            end = clean(env, end, options, argument);
         } else if ((value = after(option, "--setenv="))) {
             word length = name_length(escaped ? decode(value) : value);
             if (!length || !value[length])
@@ -482,11 +615,25 @@ __attribute__((used)) _Noreturn void launch(word *stack)
     for (char **at = argument; escaped && *at; at++)
         decode(*at);
 
+    if (bounded) {
+        hide(*argument);
+        close_all();
+        bound(*argument, bounding);
+    }
+    /* As runc: a directory may be closed to the user it is for, or open to that user alone (NFS). */
+    int moved = directory && call(CHDIR, (long)directory, 0, 0, 0, 0) >= 0;
     if (group_count >= 0)
         must(*argument, "setting its groups: ", call(SETGROUPS, group_count, (long)groups, 0, 0, 0));
     if (gid != -1)
         must(*argument, "setting its gid: ", call(SETRESGID, gid, gid, gid, 0, 0));
     if (uid != -1)
         must(*argument, "setting its uid: ", call(SETRESUID, uid, uid, uid, 0, 0));
+    limit_to(*argument, bounding);
+    if (bounded)
+        hide(*argument); /* new ids may have undone it (fs.suid_dumpable) */
+    if (directory && !moved)
+        must(*argument, "entering its directory: ", call(CHDIR, (long)directory, 0, 0, 0, 0));
+    if (no_new_privileges)
+        must(*argument, "giving up new privileges: ", call(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
     become(argument, env);
 }

@@ -1,0 +1,111 @@
+"""What Docker puts around a program at run time and a tree does not have: /etc/hosts, /run, volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from converter.image.model import ImageConfig
+from converter.machine.facts import Facts
+from converter.machine.model import Bind, TreeChange, Volume
+from converter.machine.settings import path_expressible
+from converter.note import Note
+
+VOLUMES = "/var/lib/docker2nspawn/volumes"
+"""Where the data of volumes lies on the host."""
+
+_RUN_COPY = "/usr/lib/docker2nspawn/run"
+_RUN_OF_NSPAWN = frozenset({"host", "systemd"})  # nspawn's own mounts and sockets live there
+
+# As Docker's own (moby libnetwork/etchosts).
+_HOSTS = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+
+def hosts_changes(hostname: str, domainname: str, address: str, extra: Iterable[str]) -> list[TreeChange]:
+    """/etc/hosts and /etc/hostname, which Docker makes for each container, whatever its image has there.
+
+    `extra` are more lines of the former. Without an `address` of its own the machine's name means loopback.
+    """
+    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    lines = [_HOSTS, *(f"{line}\n" for line in extra), f"{address or '127.0.1.1'}\t{names}\n"]
+    return [
+        TreeChange("/etc/hosts", "file", mode=0o644, content="".join(lines).encode()),
+        TreeChange("/etc/hostname", "file", mode=0o644, content=f"{hostname}\n".encode()),
+    ]
+
+
+def volume_name(machine: str, destination: str) -> str:
+    """The directory of a volume without a name of its own; no volume of Docker's can be called so, for the plus.
+
+    The destination is escaped as by systemd-escape(1) --path.
+    """
+    path = "/".join(part for part in destination.split("/") if part not in {"", "."})
+    escaped = "".join(
+        "-" if c == "/" else c if c.isascii() and (c.isalnum() or (c in ":_." and n)) else _escaped(c)
+        for n, c in enumerate(path)
+    )
+    return f"{machine}+{escaped}"
+
+
+def _escaped(c: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogateescape"))
+
+
+def image_volumes(
+    config: ImageConfig,
+    machine: str,
+    *,
+    taken: Collection[str],
+    kept: bool,
+    facts: Facts,
+    changes: list[TreeChange],
+    notes: list[Note],
+) -> tuple[Volume, ...]:
+    """The image's VOLUMEs but for the paths in `taken`, where something is mounted already; unless `kept`, none."""
+    volumes = []
+    for path in config.volumes:
+        if path in taken:
+            continue
+        destination = "/" + path.lstrip("/")
+        if path not in facts.directories:
+            changes.append(TreeChange(destination, "dir"))
+        if kept and path_expressible(destination):
+            volume = Volume(volume_name(machine, destination), destination)
+            volumes.append(volume)
+            text = f"{VOLUMES}/{volume.name}, filled with the image's content; kept when the machine is made again"
+        else:
+            text = "lies in the machine's own tree, with the image's content: kept over restarts, gone with the machine"
+        notes.append(Note("adapted", f"VOLUME {path}", text))
+    return tuple(volumes)
+
+
+def volume_bind(volume: Volume) -> Bind:
+    """How nspawn mounts it."""
+    return Bind(f"{VOLUMES}/{volume.name}", volume.destination, read_only=volume.read_only)
+
+
+def run_content(
+    facts: Facts, taken: Collection[str], changes: list[TreeChange], notes: list[Note]
+) -> tuple[Bind, ...]:
+    """nspawn mounts an empty tmpfs on /run: what the image has there is kept elsewhere and bound over it."""
+    if "/run" in taken or "/var/run" in taken:
+        return ()
+    binds = []
+    for entry in facts.run:
+        if f"/run/{entry}" in taken:
+            continue
+        if entry in _RUN_OF_NSPAWN or not path_expressible(f"{_RUN_COPY}/{entry}"):
+            notes.append(Note("dropped", f"/run/{entry}", "nspawn's own /run hides it"))
+            continue
+        changes.append(TreeChange(f"{_RUN_COPY}/{entry}", "copy", content=f"/run/{entry}".encode()))
+        binds.append(Bind(f"+{_RUN_COPY}/{entry}", f"/run/{entry}"))
+    if binds:
+        names = ", ".join(bind.destination for bind in binds)
+        notes.append(Note("adapted", "/run", f"nspawn empties it: {names} come from a copy in {_RUN_COPY}"))
+    return tuple(binds)

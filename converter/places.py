@@ -1,0 +1,71 @@
+"""Where things lie on a host, and what its other machines have taken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie below `root` (the host's "/" or another directory)."""
+
+    root: Path
+
+    @property
+    def machines(self) -> Path:
+        return self.root / "var/lib/machines"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "var/lib/docker2nspawn"
+
+    def tree(self, name: str) -> Path:
+        return self.machines / name
+
+    def settings(self, name: str) -> Path:
+        return self.machines / f"{name}.nspawn"
+
+    def trusted_settings(self, name: str) -> Path:
+        return self.root / f"etc/systemd/nspawn/{name}.nspawn"
+
+    def drop_in(self, name: str) -> Path:
+        return self.root / f"etc/systemd/system/systemd-nspawn@{name}.service.d/docker2nspawn.conf"
+
+    def record(self, name: str) -> Path:
+        return self.state / "machines" / f"{name}.json"
+
+    @property
+    def volumes(self) -> Path:
+        return self.state / "volumes"
+
+    def generated(self, name: str) -> tuple[Path, ...]:
+        """Every further file that a machine may have, and that one made anew may have no more."""
+        system = self.root / "etc/systemd/system"
+        return (
+            system / f"docker2nspawn-network@{name}.service",
+            system / f"docker2nspawn-health@{name}.service",
+            system / f"docker2nspawn-health@{name}.timer",
+            self.record(name).with_name(f"{name}.network"),
+            self.record(name).with_name(f"{name}.health"),
+            self.record(name).with_name(f"{name}.launch"),
+        )
+
+
+def used_addresses(places: Places, but: str) -> dict[str, str]:
+    """The addresses of all machines here with a private network, but of one, and the machines' names."""
+    used = {}
+    for path in places.record(but).parent.glob("*.json"):
+        if path.stem != but and (address := recorded_address(places, path.stem)) is not None:
+            used[address] = path.stem
+    return used
+
+
+def recorded_address(places: Places, name: str) -> str | None:
+    """The address that machine `name` has in its private network, by its record; None without."""
+    try:
+        address = json.loads(places.record(name).read_bytes())["address"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return address if isinstance(address, str) else None
