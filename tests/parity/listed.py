@@ -80,12 +80,6 @@ _MISSING = "ENOENT"
 
 LISTED: tuple[Difference, ...] = (
     Difference(
-        "`container`, `container_uuid`, `container_host_*`, `NOTIFY_SOCKET`",
-        r"env (container(_uuid|_host_.*)?|NOTIFY_SOCKET)",
-        "nspawn sets them for every program",
-        docker=_NOTHING,
-    ),
-    Difference(
         "stdin, stdout and stderr are a terminal",
         r"terminal std(in|out|err)",
         "nspawn gives every program one, and copies what is written there to the journal; /dev/stdout can be opened",
@@ -197,5 +191,27 @@ LISTED: tuple[Difference, ...] = (
         "raised from inside",
         versions=("257", "262"),
         harmless=True,
+    ),
+    Difference(
+        "AF_VSOCK sockets are refused with another error",
+        r"sockets vsock",
+        "the unit's RestrictAddressFamilies= refuses them with EAFNOSUPPORT, Docker's profile with EPERM",
+        docker="EPERM",
+        machine="EAFNOSUPPORT",
+    ),
+    Difference(
+        "nfsservctl(2) is refused with another error",
+        r"syscalls nfsservctl",
+        "no kernel has it any more: ENOSYS is the kernel's own answer, EPERM that of Docker's profile",
+        docker="EPERM",
+        machine="ENOSYS",
+    ),
+    Difference(
+        "exit code 133",
+        r"exit code",
+        "nspawn's own word for a reboot: it makes 1 of a program's 133",
+        cases="exit-133",
+        docker="133",
+        machine="1",
     ),
 )
