@@ -39,7 +39,7 @@ def of(
     return container_settings(inspected, systemd=systemd, volumes=volumes, machine_name="m")
 
 
-DEVICES = [f"DeviceAllow={rule}" for rule in ("", "char-pts rw", "/dev/net/tun rwm", "char-* m", "block-* m")]
+DEVICES = [f"DeviceAllow={rule}" for rule in ("", "char-pts rw", "char-* m", "block-* m")]
 
 
 def unit(made: ContainerSettings) -> list[str]:

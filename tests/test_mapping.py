@@ -55,7 +55,13 @@ def test_a_plain_root_command() -> None:
     assert machine.kill_signal == "SIGTERM"
     assert "CAP_SYS_ADMIN" in machine.drop_capability
     assert machine.capability == ()
-    assert [change.path for change in result.changes] == [LAUNCHER_PATH, "/etc/hosts", "/etc/hostname"]
+    assert [change.path for change in result.changes] == [
+        LAUNCHER_PATH,
+        "/etc/mtab",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/etc/resolv.conf",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +164,13 @@ def test_directories_that_docker_makes() -> None:
 def test_a_tree_of_one_static_program() -> None:
     bare = Facts(program="/server", has_usr=False, has_os_release=False)
     result = mapped(ImageConfig(entrypoint=("/server",)), bare)
-    assert {change.path for change in result.changes} == {LAUNCHER_PATH, "/etc/hosts", "/etc/hostname"}
+    assert {change.path for change in result.changes} == {
+        LAUNCHER_PATH,
+        "/etc/mtab",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/etc/resolv.conf",
+    }
     assert "HOME=/" in result.machine.environment
 
 
@@ -323,6 +335,24 @@ def test_strict_hardening() -> None:
     assert machine.no_new_privileges
     assert [bind.options for bind in machine.binds] == ["idmap"]
     assert "RestrictNamespaces" not in {setting.key for setting in machine.unit}
+
+
+def test_links_where_nspawn_mounts_something_are_replaced() -> None:
+    result = mapped(
+        ImageConfig(cmd=("/p",)), replace(DEBIAN, run=("app",), links={"/run": "/var/run", "/dev": ""})
+    )
+    made = [(change.path, change.kind) for change in result.changes]
+    assert {("/run", "mount point"), ("/dev", "mount point"), ("/var/run", "link")} <= {*made}
+    assert made.index(("/usr/lib/docker2nspawn/run/app", "copy")) < made.index(("/run", "mount point"))
+
+
+@pytest.mark.parametrize(
+    ("content", "replaced"),
+    [(None, False), (b"", False), (b"uninitialized\n", False), (b"0" * 32 + b"\n", False), (b"x\n", True)],
+)
+def test_a_machine_id_that_is_none(content: bytes | None, replaced: bool) -> None:
+    result = mapped(ImageConfig(cmd=("/p",)), replace(DEBIAN, machine_id=content))
+    assert ("/etc/machine-id" in {change.path for change in result.changes}) is replaced
 
 
 def test_an_old_machine_without_volumes() -> None:

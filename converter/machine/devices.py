@@ -25,7 +25,7 @@ _DIRECTORIES = {
 # In place of the template's own list, which lets a machine read every loop and mapper device: what Docker lets
 # everyone do, beyond DevicePolicy=closed, is to make device nodes, but not to open them (opencontainers/cgroups,
 # devices/config). /dev/net/tun is runc's.
-_DEFAULT = ("", "char-pts rw", "/dev/net/tun rwm", "char-* m", "block-* m")
+_DEFAULT = ("", "char-pts rw", "char-* m", "block-* m")
 _RULE = re.compile(r"([abc])\s+(\d{1,7}|\*):(\d{1,7}|\*)\s+([rwm]{1,3})")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from converter.image.model import ImageConfig
-from converter.rootfs.merge import Plan
+from converter.rootfs.merge import Inode, Plan
 
 # Docker's, for images that set none (moby: oci.DefaultPathEnv).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+MOUNT_POINTS = ("/dev", "/proc", "/run", "/sys")
+"""What nspawn mounts something on by its path, in 252 to 262: through a link it would write to the host."""
 
 _SMALL_FILE = 16 * 1024 * 1024  # passwd and group files beyond this are an attack
 
@@ -21,6 +24,7 @@ class Facts:
     `passwd` and `group`: those files' bytes, None when missing. `directories`: which of the paths that the config
     speaks of (WORKDIR, VOLUME) are there; `blocked`: which cannot be, because of a file in their way. `program`:
     where the command's first word really lies, links followed, None when it cannot be found. `run`: names in /run.
+    `links`: where links lead that stand in for directories that nspawn mounts something on (MOUNT_POINTS), by path.
     """
 
     passwd: bytes | None = None
@@ -29,6 +33,8 @@ class Facts:
     blocked: frozenset[str] = frozenset()
     program: str | None = None
     run: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    machine_id: bytes | None = None
     has_usr: bool = True
     has_os_release: bool = True
 
@@ -43,6 +49,8 @@ def observe(plan: Plan, config: ImageConfig) -> Facts:
         blocked=frozenset(path for path in mentioned if _is_blocked(plan, path)),
         program=_find_program(plan, config),
         run=tuple(sorted(name.decode("utf-8", "surrogateescape") for name in plan.children("run"))),
+        links={path: led for path in MOUNT_POINTS if (led := _led_to(plan, path)) is not None},
+        machine_id=plan.read("etc/machine-id", _SMALL_FILE),
         has_usr=_is_dir(plan, "usr"),
         has_os_release=any(plan.lookup(path) for path in ("etc/os-release", "usr/lib/os-release")),
     )
@@ -55,6 +63,15 @@ def search_path(env: Sequence[str]) -> str:
         if name == "PATH" and equals:
             return value
     return DEFAULT_PATH
+
+
+def _led_to(plan: Plan, path: str) -> str | None:
+    """The path at the end of the link `path`, "" for one that leads nowhere; None when it is no link."""
+    node = plan.root.children.get(path.strip("/").encode())
+    if not isinstance(node, Inode) or node.entry.kind != "symlink":
+        return None
+    found = plan.lookup(path)
+    return "/" + found.path.decode("utf-8", "surrogateescape") if found is not None else ""
 
 
 def _is_dir(plan: Plan, path: str) -> bool:

@@ -32,7 +32,13 @@ from converter.machine.model import (
 from converter.machine.network import exposed_port, network_files, network_unit_settings
 from converter.machine.secrets import looks_secret
 from converter.machine.settings import hostname_expressible
-from converter.machine.surroundings import hosts_changes, image_volumes, run_content, volume_bind
+from converter.machine.surroundings import (
+    host_proof_changes,
+    hosts_changes,
+    image_volumes,
+    run_content,
+    volume_bind,
+)
 from converter.machine.syscalls import system_call_policy
 from converter.note import Note
 
@@ -46,6 +52,9 @@ _SECOND = 1_000_000_000  # Docker's times are in nanoseconds
 # What Docker's own unit gives dockerd, and so containers (moby contrib/init/systemd/docker.service); nspawn's
 # default is the kernel's.
 _LIMITS = {"LimitNOFILE": "1048576", "LimitNPROC": "infinity", "LimitCORE": "infinity"}
+
+# Where the image has no systemd to ask, 252 would choose the legacy cgroups.
+_SWITCHES = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,7 @@ def map_image(
     )
     mounted |= {volume.destination for volume in volumes}
     binds = () if boot else run_content(facts, mounted, changes, notes)
+    changes += host_proof_changes(facts, read_only=bool(settings.read_only), notes=notes)
     if not facts.has_usr:
         if not any(change.path.startswith("/usr/") for change in changes):
             changes.append(TreeChange("/usr", "dir"))
@@ -147,15 +157,11 @@ def map_image(
     resolv_conf = options.resolv_conf
     if settings.covers("/etc/resolv.conf") or settings.resolv_conf is not None:
         resolv_conf = "off"
-    if settings.resolv_conf is not None:
-        changes.append(
-            TreeChange("/etc/resolv.conf", "file", mode=0o644, content=settings.resolv_conf.encode())
-        )
-
-    if settings.read_only and resolv_conf != "off":
-        # Nothing can be copied into it; a mount needs a file to be mounted on.
-        changes.append(TreeChange("/etc/resolv.conf", "file", mode=0o644))
+    elif settings.read_only:  # nothing can be copied into it
         resolv_conf = resolv_conf.replace("copy-", "bind-")
+    if not settings.covers("/etc/resolv.conf"):
+        content = (settings.resolv_conf or "").encode()
+        changes.append(TreeChange("/etc/resolv.conf", "file", mode=0o644, content=content))
     unit = settings.unit
     if boot and image.container is None:  # an init may want what the template gives to machines
         unit = tuple(setting for setting in unit if setting.key != "DeviceAllow")
@@ -179,13 +185,20 @@ def map_image(
         link_journal=None if boot else "no",
         read_only=settings.read_only or None,
         binds=(*binds, *settings.binds, *map(volume_bind, volumes)),
-        temporary_file_systems=settings.temporary_file_systems,
+        # /run is a tmpfs with nspawn's own in it already.
+        temporary_file_systems=tuple(
+            tmpfs for tmpfs in settings.temporary_file_systems if tmpfs.path not in {"/run", "/var/run"}
+        ),
         volumes=volumes,
         private_network=True if mode == "none" else None,
         virtual_ethernet=False,
         network=network,
         timeout_stop=config.stop_timeout if config.stop_timeout is not None else _STOP_TIMEOUT,
-        unit_environment={"SYSTEMD_NSPAWN_TMPFS_TMP": "0", **settings.unit_environment},
+        unit_environment={
+            **({} if boot else _SWITCHES),
+            "SYSTEMD_NSPAWN_TMPFS_TMP": "0",
+            **settings.unit_environment,
+        },
         unit=unit,
         secret=bool(secrets := looks_secret(environment)),
     )

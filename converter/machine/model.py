@@ -153,7 +153,8 @@ class Account:
 class TreeChange:
     """Something the image's tree lacks and Docker, or nspawn, needs: made after the layers are written.
 
-    `kind` is "dir", "file" or "copy" (of the tree's own `content` path, made absolute).
+    `kind` is "dir" or "file"; "copy", of the tree's own `content` path, made absolute; "link", to `content`; or
+    "mount point", a directory even where there is a link.
     """
 
     path: str

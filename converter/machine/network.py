@@ -94,7 +94,7 @@ ExecStopPost=/bin/sh {script} ended
 
 def network_unit_settings(name: str) -> tuple[UnitSetting, ...]:
     """For the drop-in of systemd-nspawn@NAME.service: it has its network made, and takes it down."""
-    # Even with the plus, for no restriction at all, systemd would run it in the machine's network and mounts of its own.
+    # Even with the plus (no restrictions), systemd would run it in the machine's network and with mounts of its own.
     script = (
         f"+/usr/bin/nsenter --target 1 --mount --net /bin/sh /var/lib/docker2nspawn/machines/{name}.network"
     )

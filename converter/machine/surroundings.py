@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 
 from converter.image.model import ImageConfig
-from converter.machine.facts import Facts
+from converter.machine.facts import MOUNT_POINTS, Facts
 from converter.machine.model import Bind, TreeChange, Volume
 from converter.machine.settings import path_expressible
 from converter.note import Note
@@ -38,6 +39,28 @@ def hosts_changes(hostname: str, domainname: str, address: str, extra: Iterable[
         TreeChange("/etc/hosts", "file", mode=0o644, content="".join(lines).encode()),
         TreeChange("/etc/hostname", "file", mode=0o644, content=f"{hostname}\n".encode()),
     ]
+
+
+def host_proof_changes(facts: Facts, *, read_only: bool, notes: list[Note]) -> list[TreeChange]:
+    """What nspawn needs in a tree not to write to the host, and to start. To be made after /run was copied."""
+    changes = [TreeChange("/etc/mtab", "link", content=b"/proc/mounts")]  # as Docker
+    for path, led_to in facts.links.items():
+        changes.append(TreeChange(path, "mount point"))
+        if path == "/run" and led_to == "/var/run":
+            changes.append(TreeChange(led_to, "link", content=b"/run"))
+        notes.append(
+            Note("adapted", path, "a directory instead of a link: through one nspawn would write to the host")
+        )
+    if read_only:  # then nothing can be made in it when it starts
+        missing = (path for path in (*MOUNT_POINTS, "/tmp") if path not in facts.links)
+        changes += [TreeChange(path, "mount point") for path in missing]
+    machine_id = (facts.machine_id or b"").strip()
+    if machine_id not in {b"", b"uninitialized"} and not re.fullmatch(rb"[0-9a-f]{32}", machine_id):
+        changes.append(TreeChange("/etc/machine-id", "file", mode=0o444, content=b"uninitialized\n"))
+        notes.append(
+            Note("adapted", "/etc/machine-id", "uninitialized: nspawn starts no machine whose id is none")
+        )
+    return changes
 
 
 def volume_name(machine: str, destination: str) -> str:

@@ -30,14 +30,28 @@ def apply_changes(changes: Iterable[TreeChange], root_fd: int, *, ownership: boo
         directory, _, name = change.path.rpartition("/")
         parent = _open_directory(root_fd, directory, make_last=None, ownership=ownership)
         try:
+            if change.kind == "mount point" and _is_directory(parent, name):
+                continue
             with _KeptTime(parent) as times:
                 _remove(parent, name)
-                if change.kind == "file":
+                if change.kind == "mount point":
+                    os.close(_open_directory(parent, name, make_last=change, ownership=ownership))
+                elif change.kind == "link":
+                    os.symlink(change.content, name, dir_fd=parent)
+                    os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+                elif change.kind == "file":
                     _write_file(parent, name, change, times, ownership=ownership)
                 else:
                     _copy(root_fd, change.content.decode("utf-8", "surrogateescape"), parent, name)
         finally:
             os.close(parent)
+
+
+def _is_directory(parent: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 class _KeptTime:
