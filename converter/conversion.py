@@ -132,7 +132,7 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
             _files(image, mapped, result, reference, places, options),
             trusted=result.trusted_path is not None,
             volumes=volumes,
-            address=network.address if network is not None else None,
+            address=(network.address or None) if network is not None else None,
         )
         install(stage, places, name, files, force=options.force)
     return result
@@ -355,7 +355,7 @@ def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, 
         "digest": image.digest,
         "platform": str(image.platform),
         "systemd": _systemd(options),
-        "address": machine.network.address if machine.network is not None else None,
+        "address": (machine.network.address or None) if machine.network is not None else None,
         "volumes": [volume.name for volume in machine.volumes],
         "options": {key: None if value is None else str(value) for key, value in asdict(options).items()},
         "config": asdict(image.config),

@@ -202,6 +202,12 @@ def _room_for_inits() -> None:
         setting.write_text("1024")
 
 
+def _unified_cgroups() -> Path:
+    """Where this machine's cgroup v2 hierarchy is mounted."""
+    mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    return next(Path(mount[1]) for mount in mounts if mount[2] == "cgroup2")
+
+
 @contextlib.contextmanager
 def systemd_host(work: Path, version: str = "257") -> Iterator[Host]:
     """Boot a host with that systemd (252, 257 or 262; 257 has Docker 26), in a network of its own."""
@@ -224,6 +230,10 @@ def systemd_host(work: Path, version: str = "257") -> Iterator[Host]:
         "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
         "SYSTEMD_SECCOMP": "0",
     }
+    # Hosts that share control groups share those of units with the same name.
+    group = _unified_cgroups() / f"docker2nspawn-lab-{version}-{os.getpid()}"
+    join = 'mkdir -p "$0" && echo $$ >"$0/cgroup.procs" && exec "$@"'
+    command = ["/bin/sh", "-c", join, group, *command]
     with process(command, work / f"{name}.log", **environment) as outer:
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
         wait_until("the host's init", lambda: outer.poll() is not None or bool(children.read_text().split()))

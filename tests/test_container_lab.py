@@ -62,7 +62,7 @@ OPTIONS = (
 
 def as_machine(name: str, settings: ContainerSettings, *command: str) -> Machine:
     """The part of a machine that a container's settings decide."""
-    capability, drop = nspawn_capabilities(settings.capabilities, private_network=False)
+    capability, drop = nspawn_capabilities(settings.capabilities)
     return Machine(
         name=name,
         process_two=settings.process_two,
@@ -155,20 +155,16 @@ STATUS = ("/bin/busybox", "cat", "/proc/self/status")
 
 
 @pytest.mark.parametrize("name", MASKS)
-@pytest.mark.parametrize("private_network", [False, True])
-def test_the_bounding_set_is_the_one_that_was_meant_on_this_systemd(
-    work: Path, name: str, private_network: bool
-) -> None:
+def test_the_bounding_set_is_the_one_that_was_meant_on_this_systemd(work: Path, name: str) -> None:
     """By systemd-nspawn of this machine (252 on Debian 12), without a machined."""
-    capability, drop = nspawn_capabilities(MASKS[name], private_network=private_network)
+    capability, drop = nspawn_capabilities(MASKS[name])
     machine = Machine(
         name=f"container-cap-{name}",
         parameters=STATUS,
         capability=capability,
         drop_capability=drop,
         private_users="no",
-        private_network=True if private_network else None,
-        virtual_ethernet=None if private_network else False,
+        virtual_ethernet=False,
     )
     directory = tree(work / machine.name)
     settings = Path("/run/systemd/nspawn") / f"{machine.name}.nspawn"
@@ -187,7 +183,7 @@ def test_the_bounding_set_is_the_one_that_was_meant_on_this_systemd(
 
 @pytest.mark.parametrize("name", MASKS)
 def test_the_bounding_set_is_the_one_that_was_meant_under_machinectl(machines: OnHost, name: str) -> None:
-    capability, drop = nspawn_capabilities(MASKS[name], private_network=False)
+    capability, drop = nspawn_capabilities(MASKS[name])
     machine = Machine(
         name=f"container-cap-{name}",
         parameters=STATUS,

@@ -258,7 +258,6 @@ def test_a_container_runs_as_docker_was_told() -> None:
     }
     machine = mapped(ImageConfig(cmd=("/p",), volumes=("/data", "/own")), container=inspected).machine
     assert machine.network is None
-    assert machine.private_network is None
     assert machine.read_only
     assert [(b.source, b.destination, b.read_only) for b in machine.binds] == [
         ("/a", "/b", True),
@@ -301,10 +300,11 @@ def test_networks() -> None:
     (hosts,) = [change for change in private.changes if change.path == "/etc/hosts"]
     assert b"\n10.213.4.5\tweb\n" in hosts.content
     host = mapped(config, options=RunOptions(network="host", ports=(Port(80, 8080),)))
-    assert (host.machine.network, host.machine.private_network, host.files) == (None, None, ())
+    assert (host.machine.network, host.files) == (None, ())
     assert [note.kind for note in notes_on(host, "publish")] == ["dropped"]
     none = mapped(config, options=RunOptions(network="none"))
-    assert (none.machine.network, none.machine.private_network, none.files) == (None, True, ())
+    assert none.machine.network == Network("")
+    assert [change for change in none.changes if b"\tweb\n" in change.content] == []
 
 
 def test_a_health_check_becomes_a_timer() -> None:
@@ -325,6 +325,33 @@ def test_a_health_check_becomes_a_timer() -> None:
 def test_secrets_are_for_root_only() -> None:
     assert mapped(ImageConfig(cmd=("/p",), env=("DB_PASSWORD=x",))).machine.secret
     assert not mapped(ImageConfig(cmd=("/p",), env=("LANG=C",))).machine.secret
+
+
+def test_a_program_without_the_capabilities_to_become_a_user() -> None:
+    container = {"HostConfig": {"CapDrop": ["ALL"], "CapAdd": ["NET_BIND_SERVICE"]}}
+    result = mapped(ImageConfig(cmd=("/p",), user="app"), container=container)
+    assert "--bounding=400" in result.machine.parameters
+    assert "CAP_SETUID" not in result.machine.drop_capability
+    assert "CAP_CHOWN" in result.machine.drop_capability
+    (bind,) = result.machine.binds
+    assert (bind.source, bind.destination, bind.read_only) == (
+        "/var/lib/docker2nspawn/machines/web.launch",
+        LAUNCHER_PATH,
+        True,
+    )
+    assert bind.source[1:] in {file.path for file in result.files}
+
+
+def test_an_init_of_nspawn() -> None:
+    container: dict[str, Any] = {"HostConfig": {"Init": True}}
+    machine = mapped(ImageConfig(cmd=("/p",)), container=container).machine
+    assert (machine.process_two, machine.kill_signal) == (True, "SIGRTMIN+3")
+    lost = mapped(ImageConfig(cmd=("/p",), stop_signal="SIGQUIT"), container=container)
+    assert [note.kind for note in notes_on(lost, "STOPSIGNAL")] == ["dropped"]
+
+
+def test_a_terminal_gives_term() -> None:
+    assert "TERM=xterm" in mapped(ImageConfig(cmd=("/p",), tty=True), container={}).machine.environment
 
 
 def test_strict_hardening() -> None:

@@ -83,19 +83,16 @@ def bounding_set(
     return (kept | set(added)) & ALL, unknown
 
 
-def nspawn_capabilities(
-    bounding: frozenset[str], *, private_network: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def nspawn_capabilities(bounding: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words of Capability= and of DropCapability= with which the machine's bounding set is exactly `bounding`.
 
-    `private_network`: the settings file says Private=yes or VirtualEthernet=yes; nspawn then gives CAP_NET_ADMIN.
+    For a machine in the network of its unit.
     """
     if bounding == ALL:
         return ("all",), ()
-    given = _NSPAWN_DEFAULT | {"CAP_NET_ADMIN"} if private_network else _NSPAWN_DEFAULT
     # The unit's --network-veth gives CAP_NET_ADMIN until a [Network] setting takes it away: never rely on that.
     dropped = (_NSPAWN_DEFAULT | {"CAP_NET_ADMIN"}) - bounding
-    return tuple(sorted(bounding - given)), tuple(sorted(dropped))
+    return tuple(sorted(bounding - _NSPAWN_DEFAULT)), tuple(sorted(dropped))
 
 
 def _normal(name: str) -> str:

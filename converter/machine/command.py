@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from converter.errors import ConversionError
 from converter.image.model import ImageConfig, Platform
 from converter.machine.facts import DEFAULT_PATH, Facts
-from converter.machine.launcher import LAUNCHER_PATH, launcher_arguments, launcher_for
+from converter.machine.launcher import LAUNCHER_PATH, capability_mask, launcher_arguments, launcher_for
 from converter.machine.model import Account, TreeChange
 from converter.machine.settings import environment_expressible, expressible, path_expressible
 from converter.note import Note
@@ -32,6 +32,8 @@ def is_init(config: ImageConfig, facts: Facts) -> bool:
 def environment_of(config: ImageConfig, account: Account, *, hostname: str, boot: bool) -> tuple[str, ...]:
     """What Docker puts before the image's ENV, and those, one assignment for each name, as Docker merges them."""
     merged: dict[str, str] = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    if config.tty:
+        merged["TERM"] = "xterm"
     for assignment in config.env:
         variable, equals, value = assignment.partition("=")
         if equals:
@@ -96,12 +98,14 @@ def command_line(
     account: Account,
     platform: Platform,
     *,
+    bounding: frozenset[str] | None,
     boot: bool,
     changes: list[TreeChange],
     notes: list[Note],
 ) -> CommandLine:
     """How nspawn is told to run `command`: through the launcher, so that all is as in Docker; an init by itself.
 
+    `bounding` are the capabilities that the launcher leaves to it; None: those that nspawn gives the launcher.
     Raises ConversionError where a launcher is needed and there is none for that processor.
     """
     if boot:
@@ -134,6 +138,7 @@ def command_line(
         groups=account.groups,
         setenv=tuple(e for e in environment if not environment_expressible(e)),
         clean=True,
+        bounding=capability_mask(bounding) if bounding is not None else None,
         keep=tuple(e.partition("=")[0] for e in environment),
         argv=command,
     )
@@ -219,7 +224,11 @@ def parse_signal(text: str) -> str | None:
     return f"SIG{bare}" if f"SIG{bare}" in signal.Signals.__members__ else None
 
 
-def kill_signal_of(config: ImageConfig, notes: list[Note], *, boot: bool) -> str | None:
+def kill_signal_of(config: ImageConfig, notes: list[Note], *, boot: bool, stub: bool) -> str | None:
+    if stub:  # nspawn's own init, which has a signal of its own to end, and then sends SIGTERM
+        if config.stop_signal and parse_signal(config.stop_signal) != "SIGTERM":
+            notes.append(Note("dropped", f"STOPSIGNAL {config.stop_signal}", "nspawn's init sends SIGTERM"))
+        return "SIGRTMIN+3"
     # nspawn without KillSignal= ends a machine that does not boot at once, without any signal to it.
     default = None if boot else "SIGTERM"
     if not config.stop_signal:

@@ -19,7 +19,7 @@ from converter.machine.container import ContainerSettings, container_settings
 from converter.machine.facts import Facts
 from converter.machine.fields import other_fields, without_client_fields
 from converter.machine.health import health_files, health_unit_settings
-from converter.machine.launcher import launcher_for
+from converter.machine.launcher import LAUNCHER_PATH, launcher_for
 from converter.machine.model import (
     Bind,
     File,
@@ -27,6 +27,7 @@ from converter.machine.model import (
     Machine,
     Network,
     Port,
+    TemporaryFileSystem,
     TreeChange,
 )
 from converter.machine.network import exposed_port, network_files, network_unit_settings
@@ -52,6 +53,8 @@ _SECOND = 1_000_000_000  # Docker's times are in nanoseconds
 # What Docker's own unit gives dockerd, and so containers (moby contrib/init/systemd/docker.service); nspawn's
 # default is the kernel's.
 _LIMITS = {"LimitNOFILE": "1048576", "LimitNPROC": "infinity", "LimitCORE": "infinity"}
+
+_LAUNCHER_NEEDS = frozenset({"CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"})
 
 # Where the image has no systemd to ask, 252 would choose the legacy cgroups.
 _SWITCHES = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
@@ -128,7 +131,14 @@ def map_image(
     notes += [Note("exact", f"ENV {e.partition('=')[0]}", "Environment=") for e in config.env]
 
     run = commands.command_line(
-        command, environment, account, image.platform, boot=boot, changes=changes, notes=notes
+        command,
+        environment,
+        account,
+        image.platform,
+        bounding=None if settings.capabilities >= _LAUNCHER_NEEDS else settings.capabilities,
+        boot=boot,
+        changes=changes,
+        notes=notes,
     )
     mounted = {*settings.mounted}
     volumes = settings.volumes + image_volumes(
@@ -141,7 +151,13 @@ def map_image(
         notes=notes,
     )
     mounted |= {volume.destination for volume in volumes}
+    files: tuple[File, ...] = ()
     binds = () if boot else run_content(facts, mounted, changes, notes)
+    if run.launched and not settings.capabilities >= _LAUNCHER_NEEDS:
+        # The one in the tree is the program's to change, and it has not all that the launcher is given.
+        launch = f"var/lib/docker2nspawn/machines/{name}.launch"
+        files += (File(launch, launcher_for(image.platform.architecture) or b"", 0o755),)
+        binds += (Bind(f"/{launch}", LAUNCHER_PATH, read_only=True),)
     changes += host_proof_changes(facts, read_only=bool(settings.read_only), notes=notes)
     if not facts.has_usr:
         if not any(change.path.startswith("/usr/") for change in changes):
@@ -152,7 +168,7 @@ def map_image(
     network = _network(mode, config, settings, options, notes)
     if not settings.covers("/etc/hosts"):
         changes += hosts_changes(
-            hostname or name, config.domainname, network.address if network else "", settings.hosts
+            hostname or name, config.domainname, network.address if network else "127.0.1.1", settings.hosts
         )
     resolv_conf = options.resolv_conf
     if settings.covers("/etc/resolv.conf") or settings.resolv_conf is not None:
@@ -173,7 +189,7 @@ def map_image(
         parameters=run.parameters,
         environment=run.environment,
         working_directory=commands.working_directory_of(config, facts, changes, notes),
-        kill_signal=commands.kill_signal_of(config, notes, boot=boot),
+        kill_signal=commands.kill_signal_of(config, notes, boot=boot, stub=settings.process_two and not boot),
         hostname=hostname,
         no_new_privileges=settings.no_new_privileges,
         limits=settings.limits if boot else {**_LIMITS, **settings.limits},
@@ -185,12 +201,8 @@ def map_image(
         link_journal=None if boot else "no",
         read_only=settings.read_only or None,
         binds=(*binds, *settings.binds, *map(volume_bind, volumes)),
-        # /run is a tmpfs with nspawn's own in it already.
-        temporary_file_systems=tuple(
-            tmpfs for tmpfs in settings.temporary_file_systems if tmpfs.path not in {"/run", "/var/run"}
-        ),
+        temporary_file_systems=_temporary_file_systems(settings, boot=boot),
         volumes=volumes,
-        private_network=True if mode == "none" else None,
         virtual_ethernet=False,
         network=network,
         timeout_stop=config.stop_timeout if config.stop_timeout is not None else _STOP_TIMEOUT,
@@ -210,8 +222,7 @@ def map_image(
                 "looks like a secret: only root can read the settings file",
             )
         )
-    machine = _secured(machine, settings, options, mode, notes)
-    files: tuple[File, ...] = ()
+    machine = _secured(machine, settings, options, notes)
     if network is not None:
         machine = replace(machine, unit=machine.unit + network_unit_settings(name))
         files += network_files(
@@ -238,7 +249,7 @@ def map_image(
     notes += other_fields(config)
     notes += settings.notes
     notes += [Note("dropped", subject="the source", text=loss) for loss in image.losses]
-    return Mapped(machine, tuple(changes), tuple(notes), files)
+    return Mapped(machine, tuple(changes), tuple(notes), tuple({file.path: file for file in files}.values()))
 
 
 def _refuse_moving_data(container: Mapping[str, Any], settings: ContainerSettings) -> None:
@@ -253,6 +264,14 @@ def _refuse_moving_data(container: Mapping[str, Any], settings: ContainerSetting
                 f"container {name} is running and may write to its volume {volume.name}; first `docker stop {name}`, "
                 "or use --volumes bind or --volumes none"
             )
+
+
+def _temporary_file_systems(settings: ContainerSettings, *, boot: bool) -> tuple[TemporaryFileSystem, ...]:
+    # /run is a tmpfs with nspawn's own in it already.
+    mounted = [tmpfs for tmpfs in settings.temporary_file_systems if tmpfs.path not in {"/run", "/var/run"}]
+    if not (boot or settings.system_paths_writable or settings.privileged):
+        mounted.append(TemporaryFileSystem("/sys/firmware", "ro"))  # nspawn masks what Docker does, but this
+    return tuple(mounted)
 
 
 def _network(
@@ -277,7 +296,7 @@ def _network(
         if ports:
             shown = ", ".join(f"{port.host_port}:{port.port}/{port.protocol}" for port in ports)
             notes.append(Note("dropped", f"publish {shown}", f"nothing is published with --network {mode}"))
-        return None
+        return Network("") if mode == "none" else None
     for port in ports:
         where = f"{port.host_address or '*'}:{port.host_port}"
         notes.append(Note("exact", f"port {port.port}/{port.protocol}", f"published on {where} of the host"))
@@ -288,14 +307,18 @@ def _network(
 
 
 def _secured(
-    machine: Machine, settings: ContainerSettings, options: RunOptions, mode: str, notes: list[Note]
+    machine: Machine, settings: ContainerSettings, options: RunOptions, notes: list[Note]
 ) -> Machine:
     """Docker's capabilities and system calls; with --hardening strict, less than those."""
     if machine.boot and not settings.privileged:
         return machine
-    capability, drop_capability = nspawn_capabilities(settings.capabilities, private_network=mode == "none")
+    # What the launcher needs to become who the program is; it drops what is not the program's.
+    kept = settings.capabilities | (
+        _LAUNCHER_NEEDS if machine.parameters[:1] == (LAUNCHER_PATH,) else frozenset()
+    )
+    capability, drop_capability = nspawn_capabilities(kept)
     policy = system_call_policy(
-        settings.capabilities,
+        kept,
         version=options.systemd,
         privileged_seccomp=settings.seccomp_unconfined or settings.privileged,
     )

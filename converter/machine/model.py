@@ -36,7 +36,10 @@ class Port:
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the machine's own: one IPv4 `address` behind the host, and the ports that lead to it."""
+    """A network of the machine's own: one IPv4 `address` behind the host, and the ports that lead to it.
+
+    Without an address ("") there is nothing but loopback.
+    """
 
     address: str
     ports: tuple[Port, ...] = ()
@@ -99,8 +102,7 @@ class Machine:
     settings file can express (see settings.py), the rest is in the launcher's arguments by then.
     `unit_environment` are nspawn's own switches (SYSTEMD_NSPAWN_*), for the unit's drop-in.
     `timeout_stop` is in seconds. `limits` are Limit*= by key ("LimitNOFILE": "1024:4096").
-    `private_network` alone is a network with nothing but loopback; with `network` the unit has one made before
-    the machine starts. Without both the machine is in the host's network.
+    `network` is made before the machine starts; without one the machine is in the host's network.
     """
 
     name: str
@@ -129,7 +131,6 @@ class Machine:
     temporary_file_systems: tuple[TemporaryFileSystem, ...] = ()
     inaccessible: tuple[str, ...] = ()
     volumes: tuple[Volume, ...] = ()
-    private_network: bool | None = None
     virtual_ethernet: bool | None = None
     network: Network | None = None
     timeout_stop: int | None = None

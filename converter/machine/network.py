@@ -221,7 +221,7 @@ def _address(text: str) -> str:
 def _variables(name: str, network: Network, sysctls: Mapping[str, str], mac_address: str) -> str:
     """The top of the script."""
     try:
-        address = ipaddress.IPv4Address(network.address)
+        address = ipaddress.IPv4Address(network.address or GATEWAY)
     except ValueError:
         raise ConversionError(f"'{network.address}' is no IPv4 address for a machine") from None
     mac = mac_address or "02:42:" + ":".join(f"{byte:02x}" for byte in address.packed)
@@ -240,7 +240,7 @@ LINK={link_name(name)} # the host's end of the cable
 GATEWAY={GATEWAY}     # the host's address there
 GATEWAY_MAC={_GATEWAY_MAC}
 
-ADDRESS={address}
+ADDRESS={network.address} # without one there is nothing but loopback
 PREFIX={POOL.prefixlen}
 MAC={mac}
 

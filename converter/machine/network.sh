@@ -301,6 +301,27 @@ up() {
     down # what something killed has left
     check_ports
     ip netns add "$NAMESPACE"
+    ip -n "$NAMESPACE" link set lo up
+    [ -z "$ADDRESS" ] || lay_cable
+    echo "$SYSCTLS" | while read -r name value; do
+        case $name in
+            '') continue ;;
+            net.ipv6.*) if [ -z "$ADDRESS" ] || [ ! -e /proc/net/if_inet6 ]; then continue; fi ;;
+        esac
+        # shellcheck disable=SC2016 # for the inner shell
+        nsenter --net="$PATH_OF_NAMESPACE" \
+            /bin/sh -c 'printf "%s\n" "$2" >"$1"' sh "/proc/sys/$(echo "$name" | tr . /)" "$value" ||
+            fail "this kernel does not take the sysctl $name=$value"
+    done
+    [ -n "$ADDRESS" ] || return 0
+    ip -n "$NAMESPACE" link set eth0 up
+    ip -n "$NAMESPACE" route add "$GATEWAY/32" dev eth0 src "$ADDRESS"
+    ip -n "$NAMESPACE" route add default via "$GATEWAY" dev eth0
+    start_proxies
+}
+
+# Both ends, but the machine's is not up yet: its settings come first.
+lay_cable() {
     # With addresses of its own nobody (udev) gives the cable others.
     ip link add "$LINK" address "$GATEWAY_MAC" type veth peer name eth0 address "$MAC" netns "$NAMESPACE"
     # Datagrams to 127.0.0.1 of the host may go to the machine; the rules see to it that none come from there.
@@ -312,23 +333,8 @@ up() {
     ip link set "$LINK" up
     ip route add "$ADDRESS/32" dev "$LINK" src "$GATEWAY"
 
-    ip -n "$NAMESPACE" link set lo up
     # The network's size is for who looks; its other machines are behind the gateway as well.
     ip -n "$NAMESPACE" address add "$ADDRESS/$PREFIX" broadcast + dev eth0 noprefixroute
-    echo "$SYSCTLS" | while read -r name value; do
-        case $name in
-            '') continue ;;
-            net.ipv6.*) [ -e /proc/net/if_inet6 ] || continue ;;
-        esac
-        # shellcheck disable=SC2016 # for the inner shell
-        nsenter --net="$PATH_OF_NAMESPACE" \
-            /bin/sh -c 'printf "%s\n" "$2" >"$1"' sh "/proc/sys/$(echo "$name" | tr . /)" "$value" ||
-            fail "this kernel does not take the sysctl $name=$value"
-    done
-    ip -n "$NAMESPACE" link set eth0 up
-    ip -n "$NAMESPACE" route add "$GATEWAY/32" dev eth0 src "$ADDRESS"
-    ip -n "$NAMESPACE" route add default via "$GATEWAY" dev eth0
-    start_proxies
 }
 
 down() {
@@ -343,6 +349,7 @@ down() {
 case ${1-} in
     up | down) "$1" ;;
     reload)
+        [ -n "$ADDRESS" ] || exit 0
         remove_rules || :
         add_rules
         ;;

@@ -43,7 +43,6 @@ _NEEDS_TRUST = frozenset(
         "Inaccessible",
         "LinkJournal",
         "OOMScoreAdjust",
-        "Private",
         "PrivateUsers",
         "PrivateUsersOwnership",
         "RestrictAddressFamilies",
@@ -171,8 +170,6 @@ def _files(machine: Machine) -> Iterator[tuple[str, str]]:
 
 
 def _network(machine: Machine) -> Iterator[tuple[str, str]]:
-    if machine.private_network is not None:
-        yield "Private", _yes(machine.private_network)
     if machine.virtual_ethernet is not None:
         yield "VirtualEthernet", _yes(machine.virtual_ethernet)
 

@@ -31,10 +31,12 @@ ff02::2\tip6-allrouters
 def hosts_changes(hostname: str, domainname: str, address: str, extra: Iterable[str]) -> list[TreeChange]:
     """/etc/hosts and /etc/hostname, which Docker makes for each container, whatever its image has there.
 
-    `extra` are more lines of the former. Without an `address` of its own the machine's name means loopback.
+    `extra` are more lines of the former. Without an `address`, the machine's name has none.
     """
     names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-    lines = [_HOSTS, *(f"{line}\n" for line in extra), f"{address or '127.0.1.1'}\t{names}\n"]
+    lines = [_HOSTS, *(f"{line}\n" for line in extra)]
+    if address:
+        lines.append(f"{address}\t{names}\n")
     return [
         TreeChange("/etc/hosts", "file", mode=0o644, content="".join(lines).encode()),
         TreeChange("/etc/hostname", "file", mode=0o644, content=f"{hostname}\n".encode()),
@@ -56,7 +58,7 @@ def host_proof_changes(facts: Facts, *, read_only: bool, notes: list[Note]) -> l
         changes += [TreeChange(path, "mount point") for path in missing]
     machine_id = (facts.machine_id or b"").strip()
     if machine_id not in {b"", b"uninitialized"} and not re.fullmatch(rb"[0-9a-f]{32}", machine_id):
-        changes.append(TreeChange("/etc/machine-id", "file", mode=0o444, content=b"uninitialized\n"))
+        changes.append(TreeChange("/etc/machine-id", "file", mode=0o644, content=b"uninitialized\n"))
         notes.append(
             Note("adapted", "/etc/machine-id", "uninitialized: nspawn starts no machine whose id is none")
         )
