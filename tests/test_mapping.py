@@ -332,7 +332,7 @@ def test_a_program_without_the_capabilities_to_become_a_user() -> None:
     result = mapped(ImageConfig(cmd=("/p",), user="app"), container=container)
     assert "--bounding=400" in result.machine.parameters
     assert "CAP_SETUID" not in result.machine.drop_capability
-    assert "CAP_CHOWN" in result.machine.drop_capability
+    assert "CAP_FOWNER" in result.machine.drop_capability
     (bind,) = result.machine.binds
     assert (bind.source, bind.destination, bind.read_only) == (
         "/var/lib/docker2nspawn/machines/web.launch",

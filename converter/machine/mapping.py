@@ -54,7 +54,7 @@ _SECOND = 1_000_000_000  # Docker's times are in nanoseconds
 # default is the kernel's.
 _LIMITS = {"LimitNOFILE": "1048576", "LimitNPROC": "infinity", "LimitCORE": "infinity"}
 
-_LAUNCHER_NEEDS = frozenset({"CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"})
+_LAUNCHER_NEEDS = frozenset({"CAP_CHOWN", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"})
 
 # Where the image has no systemd to ask, 252 would choose the legacy cgroups.
 _SWITCHES = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}

@@ -78,5 +78,8 @@ def stale(rows: list[Row]) -> list[tuple[Difference, str]]:
         (row.reason, row.version): True for row in rows if row.reason
     }
     return [
-        (listed, version) for listed in LISTED for version in listed.versions if (listed, version) not in used
+        (listed, version)
+        for listed in LISTED
+        for version in listed.versions
+        if (listed, version) not in used and not listed.sometimes
     ]

@@ -78,7 +78,9 @@ def _outcome(rows: Iterable[Row]) -> str:
         return "–"
     if any(row.failed for row in rows):
         return "**FAIL**"
-    reasons = sorted({LISTED.index(row.reason) + 1 for row in rows if row.reason})
+    reasons = sorted(
+        {LISTED.index(row.reason) + 1 for row in rows if row.reason and not row.reason.sometimes}
+    )
     return "equal" if not reasons else " ".join(f"[{number}](#d{number})" for number in reasons)
 
 
