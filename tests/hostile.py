@@ -30,7 +30,10 @@ _REPOSITORY = Path(__file__).parent.parent
 BASE = tar(
     directory("usr"), directory("etc"), file("etc/hosts", b"hosts"), file("etc/passwd", b"inside"), directory("d")
 )  # fmt: skip
-BASE_TREE = {"usr": "dir", "etc": "dir", "etc/hosts": "hosts", "etc/passwd": "inside", "d": "dir"}
+# What the converter writes into every tree, whatever is there.
+MADE = ("hosts", "hostname", "mtab", "resolv.conf")
+BASE_TREE = {"usr": "dir", "etc": "dir", "etc/passwd": "inside", "d": "dir"}
+BASE_TREE |= {f"etc/{name}": ANY for name in MADE}
 
 _LARGE = 1 << 20  # bytes; what is larger is known by its size
 

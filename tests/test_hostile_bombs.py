@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.hostile import BASE, ROOT, Outcome, Scene, sha256, staged, tree_of
+from tests.hostile import BASE, BASE_TREE, ROOT, Outcome, Scene, sha256, staged, tree_of
 from tests.hostile_tar import (
     END,
     entry,
@@ -239,7 +239,7 @@ def test_many_entries(scene: Scene) -> None:
     parts = [header(name=b"d%d/%d" % (n % 100, n)) for n in range(count)]
     outcome = convert(scene, [*parts, END], memory=250_000)
     assert outcome.status == 0
-    assert len(tree_of(scene.tree)) == count + 100 + 5
+    assert len(tree_of(scene.tree)) == count + 100 + len(BASE_TREE)
 
 
 def test_many_directories_without_an_entry(scene: Scene) -> None:

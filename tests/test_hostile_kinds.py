@@ -73,7 +73,7 @@ def test_a_device_is_made_and_never_opened(scene: Scene, what: str) -> None:
     assert ("devices need root: /dev/trap" in outcome.stdout) == (not ROOT)
 
 
-PLACES = ("etc/passwd", "etc/group", "etc/hosts", "etc/os-release", "usr/lib/os-release", "x", "run/trap")
+PLACES = ("etc/passwd", "etc/group", "etc/os-release", "usr/lib/os-release", "x", "run/trap")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -94,6 +94,11 @@ def test_special_files_where_files_are_read_are_never_opened(scene: Scene, kind:
         status = (scene.tree / place).lstat()
         assert stat.S_ISFIFO(status.st_mode) if kind == "fifo" else stat.S_ISBLK(status.st_mode)
     scene.assert_untouched(refused=False)
+
+
+@pytest.mark.parametrize("name", ["hosts", "hostname", "resolv.conf", "mtab"])
+def test_what_is_made_takes_the_place_of_a_special_file(scene: Scene, name: str) -> None:
+    scene.check({}, tar(member(f"etc/{name}", tarfile.FIFOTYPE)))
 
 
 def test_a_user_looked_up_in_a_fifo(scene: Scene) -> None:

@@ -153,3 +153,13 @@ def test_run_and_tmp_are_the_images(built: str, systemd_host: lab.Host, machines
     convert("docker-daemon:lab/run-and-tmp", "--name", machines[0], docker_host=built)
     command = ("systemd-nspawn", "--register=no", "--keep-unit", "-M", machines[0])
     assert docker.strip() in lab.run(*command, SYSTEMD_NSPAWN_TMPFS_TMP="0").stdout
+
+
+def test_strict_hardening_is_the_same_to_the_program(built: str, systemd_host: lab.Host) -> None:
+    """User ids of its own, by id-mapped mounts: files have the owners that they had, also on what is bound."""
+    docker = lab.run("docker", "run", "--rm", "lab/run-and-tmp", DOCKER_HOST=built).stdout
+    options = ("--name", "strict", "--root", systemd_host.root, "--hardening", "strict")
+    convert("docker-daemon:lab/run-and-tmp", *options, docker_host=built)
+    assert docker.strip() in systemd_host.run_machine("strict")
+    owner = (systemd_host.root / "var/lib/machines/strict/usr/lib/docker2nspawn/run/app").stat()
+    assert (owner.st_uid, owner.st_gid) == (1, 8)
