@@ -253,6 +253,7 @@ def _run_options(name: str, options: Options) -> RunOptions:
         restart_unhealthy=options.restart_unhealthy,
         address=address,
         resolv_conf=resolv_conf_mode(options.root),
+        trusted=options.trust,
     )
 
 

@@ -211,7 +211,7 @@ def firewall(host: lab.Host, tool: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def outside(host: lab.Host, name: str = "outside") -> Iterator[Place]:
+def outside(host: lab.Host, name: str = "network-outside") -> Iterator[Place]:
     """Another host, at the end of a cable to this one."""
     host.run("ip", "netns", "add", name)
     try:

@@ -61,7 +61,7 @@ def image(engine: str, tmp_path: Path) -> str:
 
 
 def convert(root: Path, source: str) -> Tree:
-    conversion.convert(source, Options(name="same", root=root), Silent())
+    conversion.convert(source, Options(name="same", root=root, volumes="none"), Silent())
     return facts(root / "var/lib/machines/same")
 
 

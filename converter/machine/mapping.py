@@ -65,7 +65,8 @@ class RunOptions:
     """How the machine is to run, beyond what the image or container says; the names are the command line's.
 
     `network` None: as in Docker. `systemd` is the major version on the target host. `address` is the one to use in a
-    private network; `resolv_conf` nspawn's ResolvConf= that gives the host's name servers.
+    private network; `resolv_conf` nspawn's ResolvConf= that gives the host's name servers. `trusted`: the settings file
+    will be; else nspawn makes a user namespace, whatever it says.
     """
 
     network: NetworkMode | None = None
@@ -77,6 +78,7 @@ class RunOptions:
     restart_unhealthy: bool = False
     address: str = "10.213.0.2"
     resolv_conf: str = "copy-host"
+    trusted: bool = True
 
 
 @dataclass(frozen=True)
@@ -332,6 +334,9 @@ def _secured(
     )
     if options.hardening == "strict":
         machine = _strict(machine, notes)
+    if options.hardening == "strict" or not options.trusted:  # nspawn itself has to make the user namespace
+        unit = tuple(setting for setting in machine.unit if setting.key != "RestrictNamespaces")
+        machine = replace(machine, unit=unit)
     return machine
 
 
@@ -346,8 +351,6 @@ def _strict(machine: Machine, notes: list[Note]) -> Machine:
         private_users_ownership="map",
         no_new_privileges=True,
         binds=tuple(_id_mapped(bind) for bind in machine.binds),
-        # nspawn itself has to make the user namespace.
-        unit=tuple(setting for setting in machine.unit if setting.key != "RestrictNamespaces"),
     )
 
 
