@@ -36,6 +36,7 @@ STUBS = {
     b"etc/resolv.conf",
 }
 STUBS |= {b"etc/mtab"}
+MADE = {b"etc/hosts", b"etc/hostname", b"etc/resolv.conf", b"etc/mtab"}
 TOUCHED = {b"dev", b"etc"}  # get the time at which the stubs were put in
 
 # Every image has these, so that neither the conversion nor the engine has more to add.
@@ -462,8 +463,8 @@ def _same(ours: Tree, theirs: Tree, image: Made | Built, allowed: Mapping[bytes,
     for name, (our, their) in different.items():
         if name in image.undescribed and our and their and our == their._replace(mtime=our.mtime):
             continue  # DOCKER_TIME
-        if name == b"etc/hosts" and their is None:
-            continue  # made by the conversion where the image has none
+        if name in MADE or (name == b"usr/lib" and their is None):
+            continue  # by the conversion, whatever the image has there
         found[name] = (our, their)
     found.pop(b".", None)
     assert {name: what for name, what in found.items() if name not in allowed} == {}
