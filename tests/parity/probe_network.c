@@ -126,7 +126,7 @@ static void note(int number) { arrived = number; }
 /* Print the name of the signal that arrives and end; or ignore what can be ignored, for ever. */
 int wait_for_signals(int ignore) {
     for (int number = 1; number < 65; number++)
-        if (number != SIGCHLD)
+        if (number != SIGCHLD && number != SIGWINCH) /* nobody stops a program by its terminal's size */
             signal(number, ignore ? SIG_IGN : note);
     printf("is up\n");
     while (!arrived)
