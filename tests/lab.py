@@ -245,6 +245,7 @@ def systemd_host(work: Path, version: str = "257") -> Iterator[Host]:
                 host.run("systemctl", "is-system-running", check=False).stdout.strip()
                 in {"running", "degraded"}
             ),
+            seconds=240,  # a Docker that was ended hard may take its time
         )
         # A container's shutdown is slow and nothing here needs saving.
         try:
