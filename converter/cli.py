@@ -14,9 +14,11 @@ from converter import conversion, interrupt, report
 from converter.check import command
 from converter.errors import ConversionError
 from converter.image.model import parse_platform
-from converter.machine.mapping import Hardening, NetworkMode, Volumes
+from converter.machine.mapping import Hardening
 from converter.machine.model import Port
+from converter.machine.mounts import Volumes
 from converter.machine.network import parse_port
+from converter.machine.ports import NetworkKind
 from converter.rootfs.merge import Limits
 
 app = typer.Typer(
@@ -71,7 +73,7 @@ MaxSize = Annotated[
     ),
 ]
 Network = Annotated[
-    NetworkMode | None,
+    NetworkKind | None,
     typer.Option(
         "--network",
         help="host: the host's own; none: loopback only; private: an address of its own behind the host. Default: "
@@ -143,24 +145,10 @@ def convert_command(
     on_unhealthy: OnUnhealthy = "none",
 ) -> None:
     """Make a machine of SOURCE: its tree and its settings, ready for `machinectl start`."""
-    options = conversion.Options(
-        name=name,
-        root=root.absolute(),
-        force=force,
-        strict=strict,
-        trust=not no_trust,
-        platform=parse_platform(platform) if platform else None,
-        plain_http=plain_http,
-        max_entries=max_entries,
-        max_size=_bytes(max_size) if max_size is not None else None,
-        network=network,
-        ports=_ports(publish),
-        publish_all=publish_all,
-        volumes=volumes,
-        hardening=hardening,
-        systemd=systemd,
-        restart_unhealthy=on_unhealthy == "restart",
-    )
+    options = _options(
+        name, root, force, no_trust, strict, platform, plain_http, max_entries, max_size,
+        network, publish, publish_all, volumes, hardening, systemd, on_unhealthy,
+    )  # fmt: skip
     result = conversion.convert(source, options, report.progress_for_terminal())
     report.print_json(result) if as_json else report.print_result(result)
 
@@ -186,23 +174,10 @@ def plan_command(
     on_unhealthy: OnUnhealthy = "none",
 ) -> None:
     """The same decisions, nothing written: print the settings file, the drop-in and the notes."""
-    options = conversion.Options(
-        name=name,
-        root=root.absolute(),
-        strict=strict,
-        trust=not no_trust,
-        platform=parse_platform(platform) if platform else None,
-        plain_http=plain_http,
-        max_entries=max_entries,
-        max_size=_bytes(max_size) if max_size is not None else None,
-        network=network,
-        ports=_ports(publish),
-        publish_all=publish_all,
-        volumes=volumes,
-        hardening=hardening,
-        systemd=systemd,
-        restart_unhealthy=on_unhealthy == "restart",
-    )
+    options = _options(
+        name, root, False, no_trust, strict, platform, plain_http, max_entries, max_size,
+        network, publish, publish_all, volumes, hardening, systemd, on_unhealthy,
+    )  # fmt: skip
     result = conversion.plan(source, options, report.progress_for_terminal())
     report.print_json(result) if as_json else report.print_plan(result)
 
@@ -217,6 +192,44 @@ def check_command(
 ) -> None:
     """Say what would go wrong with machine NAME on this host, and what to do about it; exit 1 with problems."""
     raise typer.Exit(command.run(name, root.absolute(), as_json=as_json))
+
+
+def _options(
+    name: str | None,
+    root: Path,
+    force: bool,
+    no_trust: bool,
+    strict: bool,
+    platform: str | None,
+    plain_http: bool,
+    max_entries: int,
+    max_size: str | None,
+    network: NetworkKind | None,
+    publish: list[str] | None,
+    publish_all: bool,
+    volumes: Volumes,
+    hardening: Hardening,
+    systemd: int | None,
+    on_unhealthy: Literal["none", "restart"],
+) -> conversion.Options:
+    return conversion.Options(
+        name=name,
+        root=root.absolute(),
+        force=force,
+        strict=strict,
+        trust=not no_trust,
+        platform=parse_platform(platform) if platform else None,
+        plain_http=plain_http,
+        max_entries=max_entries,
+        max_size=_bytes(max_size) if max_size is not None else None,
+        network=network,
+        ports=_ports(publish),
+        publish_all=publish_all,
+        volumes=volumes,
+        hardening=hardening,
+        systemd=systemd,
+        restart_unhealthy=on_unhealthy == "restart",
+    )
 
 
 def _ports(texts: list[str] | None) -> tuple[Port, ...]:

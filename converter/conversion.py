@@ -20,9 +20,11 @@ from converter.image.model import Image, Platform, this_platform
 from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
 from converter.install import Files, Staging, check_free, install, recover, staging
 from converter.machine.facts import observe
-from converter.machine.mapping import Hardening, Mapped, NetworkMode, RunOptions, Volumes, map_image
+from converter.machine.mapping import Hardening, Mapped, RunOptions, map_image
 from converter.machine.model import File, Port
+from converter.machine.mounts import Volumes
 from converter.machine.network import free_address
+from converter.machine.ports import NetworkKind
 from converter.machine.settings import ignored_untrusted, render
 from converter.machine.unit import render_drop_in
 from converter.note import Note
@@ -51,7 +53,7 @@ class Options:
     plain_http: bool = False
     max_entries: int = Limits.entries
     max_size: int | None = None  # bytes; None: what is free
-    network: NetworkMode | None = None  # None: as in Docker
+    network: NetworkKind | None = None  # None: as in Docker
     ports: tuple[Port, ...] = ()
     publish_all: bool = False
     volumes: Volumes = "copy"
@@ -127,12 +129,11 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
             )
         result = replace(result, notes=(*result.notes, *losses, *kept))
         _refuse_losses(result, options)
-        network = mapped.machine.network
         files = Files(
             _files(image, mapped, result, reference, places, options),
             trusted=result.trusted_path is not None,
             volumes=volumes,
-            address=(network.address or None) if network is not None else None,
+            address=mapped.machine.address,
         )
         install(stage, places, name, files, force=options.force)
     return result
@@ -249,17 +250,12 @@ def _run_options(name: str, options: Options) -> RunOptions:
         publish_all=options.publish_all,
         volumes=options.volumes,
         hardening=options.hardening,
-        systemd=_systemd(options),
+        systemd=options.systemd or installed_version(options.root) or OLDEST_SYSTEMD,
         restart_unhealthy=options.restart_unhealthy,
         address=address,
         resolv_conf=resolv_conf_mode(options.root),
         trusted=options.trust,
     )
-
-
-def _systemd(options: Options) -> int:
-    """The major version on the host that the machine is for."""
-    return options.systemd or installed_version(options.root) or OLDEST_SYSTEMD
 
 
 def _heading(image: Image) -> str:
@@ -336,13 +332,12 @@ def _files(
     def file(path: str, text: str, mode: int) -> File:
         return File(str(Path(path).relative_to(places.root)), text.encode("utf-8", "surrogateescape"), mode)
 
-    private = mapped.machine.secret
     return (
-        file(result.settings_path, result.settings, 0o600 if private else 0o644),
+        file(result.settings_path, result.settings, 0o600 if mapped.machine.secret else 0o644),
         file(result.drop_in_path, result.drop_in, 0o644),
-        # The record and the health check quote the image's ENV.
+        # It quotes the image's ENV.
         file(result.record_path, _record(image, mapped, result, reference, options), 0o600),
-        *(replace(f, mode=f.mode & 0o700) if private else f for f in mapped.files),
+        *mapped.files,
     )
 
 
@@ -355,8 +350,8 @@ def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, 
         "source": image.source,
         "digest": image.digest,
         "platform": str(image.platform),
-        "systemd": _systemd(options),
-        "address": (machine.network.address or None) if machine.network is not None else None,
+        "systemd": mapped.systemd,
+        "address": machine.address,
         "volumes": [volume.name for volume in machine.volumes],
         "options": {key: None if value is None else str(value) for key, value in asdict(options).items()},
         "config": asdict(image.config),

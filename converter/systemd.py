@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import subprocess
 from pathlib import Path
 
 from converter import inside
+from converter.commands import is_this_host, output
 
 _LIBRARY = re.compile(r"libsystemd-shared-([0-9]{1,5})(?:[.~_+-].*)?\.so")
 _PROGRAMS = ("systemd-nspawn", "systemctl")
@@ -19,24 +19,12 @@ def installed_version(root: Path) -> int | None:
 
     On another root it is read from the name of systemd's private library, which every systemd since 231 has.
     """
-    return _running_version() if root.resolve() == Path("/") else _version_by_library(root)
+    return _running_version() if is_this_host(root) else _version_by_library(root)
 
 
 def _running_version() -> int | None:
     for program in _PROGRAMS:
-        try:
-            done = subprocess.run(
-                [program, "--version"],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=10,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if match := re.match(r"systemd ([0-9]{1,5})", done.stdout):
+        if match := re.match(r"systemd ([0-9]{1,5})", output(program, "--version") or ""):
             return int(match[1])
     return _version_by_library(Path("/"))
 

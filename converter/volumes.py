@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from converter.machine.model import Volume
 from converter.note import Note
 from converter.places import Places
 from converter.progress import Progress
-from converter.rootfs.fixup import open_directory
+from converter.rootfs.fixup import copy_tree, open_directory
 
 _BLOCK = 1 << 20  # bytes compared at once
 
@@ -86,20 +85,9 @@ def _open_source(volume: Volume, docker_root: Path | None) -> int:
 
 
 def _copy(source: int, target: Path, what: str) -> None:
-    # cp(1) keeps owners, modes, times, xattrs, holes and hard links, and never follows a link with -a.
-    command = [
-        "cp",
-        "--archive",
-        "--reflink=auto",
-        "--no-target-directory",
-        "--",
-        f"/proc/self/fd/{source}/.",
-        str(target),
-    ]
-    done = subprocess.run(command, pass_fds=(source,), capture_output=True, check=False)
-    if done.returncode != 0:
-        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ConversionError(f"cannot copy {what}: {reason}")
+    complaint = copy_tree(f"/proc/self/fd/{source}/.", str(target), descriptors=(source,))
+    if complaint is not None:
+        raise ConversionError(f"cannot copy {what}: {complaint.splitlines()[-1]}")
 
 
 def _verify(source: int, target: Path, what: str) -> None:

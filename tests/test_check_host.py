@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from converter import linux
-from converter.check import Finding, command, commands, programs, sockets
+from converter import commands, linux
+from converter.check import Finding, command, programs, sockets
 from tests.checked import NAME, BrokenHost, convert, elf, make_host
 
 

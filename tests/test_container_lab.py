@@ -154,11 +154,10 @@ def shown_mask(output: str) -> int:
 STATUS = ("/bin/busybox", "cat", "/proc/self/status")
 
 
-@pytest.mark.parametrize("name", MASKS)
-def test_the_bounding_set_is_the_one_that_was_meant_on_this_systemd(work: Path, name: str) -> None:
-    """By systemd-nspawn of this machine (252 on Debian 12), without a machined."""
+def limited(name: str) -> Machine:
+    """A machine with the bounding set of that name, that shows it."""
     capability, drop = nspawn_capabilities(MASKS[name])
-    machine = Machine(
+    return Machine(
         name=f"container-cap-{name}",
         parameters=STATUS,
         capability=capability,
@@ -166,6 +165,12 @@ def test_the_bounding_set_is_the_one_that_was_meant_on_this_systemd(work: Path, 
         private_users="no",
         virtual_ethernet=False,
     )
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_the_bounding_set_is_the_one_that_was_meant_on_this_systemd(work: Path, name: str) -> None:
+    """By systemd-nspawn of this machine (252 on Debian 12), without a machined."""
+    machine = limited(name)
     directory = tree(work / machine.name)
     settings = Path("/run/systemd/nspawn") / f"{machine.name}.nspawn"
     settings.parent.mkdir(parents=True, exist_ok=True)
@@ -183,15 +188,7 @@ def test_the_bounding_set_is_the_one_that_was_meant_on_this_systemd(work: Path, 
 
 @pytest.mark.parametrize("name", MASKS)
 def test_the_bounding_set_is_the_one_that_was_meant_under_machinectl(machines: OnHost, name: str) -> None:
-    capability, drop = nspawn_capabilities(MASKS[name])
-    machine = Machine(
-        name=f"container-cap-{name}",
-        parameters=STATUS,
-        capability=capability,
-        drop_capability=drop,
-        private_users="no",
-        virtual_ethernet=False,
-    )
+    machine = limited(name)
     machines.install(machine)
     output = machines.host.run_machine(machine.name)
     assert shown_mask(output) == mask(MASKS[name])

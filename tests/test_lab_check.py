@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.check import commands
+from converter import commands
 from converter.check.versions import SETTINGS_SINCE
 from converter.linux import has_mapped_mounts
 from converter.systemd import installed_version

@@ -6,20 +6,15 @@ import re
 from collections.abc import Iterator
 
 from converter import inside
-from converter.check.commands import systemd_runs, unit_property
 from converter.check.finding import Finding, problem, warning
 from converter.check.installed import STATE, Installed
 from converter.check.parse import split_words
 from converter.check.versions import BIND_OPTIONS_SINCE, SETTINGS_SINCE, UNIT_SINCE
+from converter.commands import systemd_runs, unit_property
 from converter.machine.launcher import LAUNCHER_PATH
 from converter.machine.secrets import looks_secret
+from converter.machine.settings import needs_trust
 
-# What nspawn takes only from a file in /etc or /run (nspawn.c, merge_settings).
-_NEEDS_TRUST = re.compile(
-    "Ephemeral|Capability|AmbientCapability|MachineID|Bind.*|TemporaryFileSystem|Overlay.*|Inaccessible|Private.*"
-    "|VirtualEthernet.*|Zone|Bridge|MACVLAN|IPVLAN|Interface|Port|NamespacePath|SystemCallFilter|Limit.*"
-    "|OOMScoreAdjust|CPUAffinity|LinkJournal|RestrictAddressFamilies"
-)
 _OURS = f"/{STATE}/"
 
 
@@ -62,9 +57,7 @@ def _trust_findings(machine: Installed) -> Iterator[Finding]:
     keys = dict.fromkeys(
         s.key
         for s in machine.settings
-        if s.value
-        and _NEEDS_TRUST.fullmatch(s.key)
-        and not (s.key == "SystemCallFilter" and s.value[0] == "~")
+        if s.value and needs_trust(s.key) and not (s.key == "SystemCallFilter" and s.value[0] == "~")
     )
     if not keys:
         return

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from converter import inside
-from converter.check.commands import has_program, systemd_runs
 from converter.check.finding import Finding, problem, warning
 from converter.check.installed import Installed
+from converter.commands import has_program, systemd_runs
 
 _NO_LEGACY_CGROUPS = 258  # NEWS of systemd 258: cgroup v1 is gone
 DOCKER_SOCKET = "run/docker.sock"

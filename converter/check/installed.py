@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter import inside
-from converter.check import commands
+from converter import commands, inside
 from converter.check.parse import (
     PublishedPort,
     Setting,

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from converter import inside
 from converter.check import sockets
-from converter.check.commands import has_program, output, systemd_runs, unit_property
 from converter.check.finding import Finding, problem, warning
 from converter.check.installed import STATE, Installed, address_of, ports_of
 from converter.check.parse import is_yes
+from converter.commands import has_program, output, systemd_runs, unit_property
 from converter.systemd import name_servers, only_loopback
 
 _NAMESPACES = "/run/netns"

@@ -14,7 +14,7 @@ from converter.machine.devices import devices
 from converter.machine.inspected import field_note, flag, mapping, number, text, texts
 from converter.machine.limits import cpu_list, resources, restart, rlimits
 from converter.machine.model import Bind, Port, TemporaryFileSystem, UnitSetting, Volume
-from converter.machine.mounts import Volumes, mounts
+from converter.machine.mounts import Volumes, destinations, mounts
 from converter.machine.namespaces import SHM_SIZE, namespaces
 from converter.machine.ports import Names, NetworkKind, host_lines, names, network_kind, published_ports
 from converter.machine.security import security
@@ -109,11 +109,7 @@ class ContainerSettings:
     @property
     def mounted(self) -> tuple[str, ...]:
         """Where the container's own mounts are."""
-        return (
-            *(bind.destination for bind in self.binds),
-            *(tmpfs.path for tmpfs in self.temporary_file_systems),
-            *(volume.destination for volume in self.volumes),
-        )
+        return destinations(self.binds, self.temporary_file_systems, self.volumes)
 
 
 def container_settings(

@@ -30,7 +30,9 @@ from converter.machine.model import (
     TemporaryFileSystem,
     TreeChange,
 )
+from converter.machine.mounts import Volumes
 from converter.machine.network import exposed_port, network_files, network_unit_settings
+from converter.machine.ports import NetworkKind
 from converter.machine.secrets import looks_secret
 from converter.machine.settings import hostname_expressible
 from converter.machine.surroundings import (
@@ -43,8 +45,6 @@ from converter.machine.surroundings import (
 from converter.machine.syscalls import system_call_policy
 from converter.note import Note
 
-NetworkMode = Literal["host", "none", "private"]
-Volumes = Literal["copy", "bind", "none"]
 Hardening = Literal["default", "strict"]
 
 _STOP_TIMEOUT = 10  # seconds, as `docker stop`
@@ -54,6 +54,7 @@ _SECOND = 1_000_000_000  # Docker's times are in nanoseconds
 # default is the kernel's.
 _LIMITS = {"LimitNOFILE": "1048576", "LimitNPROC": "infinity", "LimitCORE": "infinity"}
 
+# For becoming who the program is, and giving it its standard streams.
 _LAUNCHER_NEEDS = frozenset({"CAP_CHOWN", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"})
 
 # Where the image has no systemd to ask, 252 would choose the legacy cgroups.
@@ -69,7 +70,7 @@ class RunOptions:
     will be; else nspawn makes a user namespace, whatever it says.
     """
 
-    network: NetworkMode | None = None
+    network: NetworkKind | None = None
     ports: tuple[Port, ...] = ()
     publish_all: bool = False
     volumes: Volumes = "copy"
@@ -83,12 +84,16 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Mapped:
-    """The whole of what an image becomes: settings, changes to its tree, further files, and what to tell the user."""
+    """The whole of what an image becomes: settings, changes to its tree, further files, and what to tell the user.
+
+    `systemd` is the major version that the settings are for.
+    """
 
     machine: Machine
     changes: tuple[TreeChange, ...]
     notes: tuple[Note, ...]
-    files: tuple[File, ...] = ()
+    files: tuple[File, ...]
+    systemd: int
 
 
 def map_image(
@@ -132,12 +137,13 @@ def map_image(
     notes += commands.platform_notes(image.platform, host)
     notes += [Note("exact", f"ENV {e.partition('=')[0]}", "Environment=") for e in config.env]
 
+    lacking = _LAUNCHER_NEEDS - settings.capabilities  # the launcher gets it, and drops it
     run = commands.command_line(
         command,
         environment,
         account,
         image.platform,
-        bounding=None if settings.capabilities >= _LAUNCHER_NEEDS else settings.capabilities,
+        bounding=settings.capabilities if lacking else None,
         boot=boot,
         changes=changes,
         notes=notes,
@@ -155,7 +161,7 @@ def map_image(
     mounted |= {volume.destination for volume in volumes}
     files: tuple[File, ...] = ()
     binds = () if boot else run_content(facts, mounted, changes, notes)
-    if run.launched and not settings.capabilities >= _LAUNCHER_NEEDS:
+    if run.launched and lacking:
         # The one in the tree is the program's to change, and it has not all that the launcher is given.
         launch = f"var/lib/docker2nspawn/machines/{name}.launch"
         files += (File(launch, launcher_for(image.platform.architecture) or b"", 0o755),)
@@ -224,7 +230,8 @@ def map_image(
                 "looks like a secret: only root can read the settings file",
             )
         )
-    machine = _secured(machine, settings, options, notes)
+    kept = settings.capabilities | lacking if run.launched else settings.capabilities
+    machine = _secured(machine, kept, settings, options, notes)
     if network is not None:
         machine = replace(machine, unit=machine.unit + network_unit_settings(name))
         files += network_files(
@@ -251,7 +258,8 @@ def map_image(
     notes += other_fields(config)
     notes += settings.notes
     notes += [Note("dropped", subject="the source", text=loss) for loss in image.losses]
-    return Mapped(machine, tuple(changes), tuple(notes), tuple({file.path: file for file in files}.values()))
+    unique = {file.path: file for file in files}  # the launcher may be wanted twice
+    return Mapped(machine, tuple(changes), tuple(notes), tuple(unique.values()), options.systemd)
 
 
 def _refuse_moving_data(container: Mapping[str, Any], settings: ContainerSettings) -> None:
@@ -277,7 +285,11 @@ def _temporary_file_systems(settings: ContainerSettings, *, boot: bool) -> tuple
 
 
 def _network(
-    mode: str, config: ImageConfig, settings: ContainerSettings, options: RunOptions, notes: list[Note]
+    mode: NetworkKind,
+    config: ImageConfig,
+    settings: ContainerSettings,
+    options: RunOptions,
+    notes: list[Note],
 ) -> Network | None:
     """The machine's own network, and what becomes of ports."""
     exposed = [port for text in config.exposed_ports for port in exposed_port(text)]
@@ -309,15 +321,15 @@ def _network(
 
 
 def _secured(
-    machine: Machine, settings: ContainerSettings, options: RunOptions, notes: list[Note]
+    machine: Machine,
+    kept: frozenset[str],
+    settings: ContainerSettings,
+    options: RunOptions,
+    notes: list[Note],
 ) -> Machine:
-    """Docker's capabilities and system calls; with --hardening strict, less than those."""
+    """The capabilities `kept` and Docker's system calls; with --hardening strict, less than those."""
     if machine.boot and not settings.privileged:
         return machine
-    # What the launcher needs to become who the program is; it drops what is not the program's.
-    kept = settings.capabilities | (
-        _LAUNCHER_NEEDS if machine.parameters[:1] == (LAUNCHER_PATH,) else frozenset()
-    )
     capability, drop_capability = nspawn_capabilities(kept)
     policy = system_call_policy(
         kept,

@@ -129,7 +129,6 @@ class Machine:
     read_only: bool | None = None
     binds: tuple[Bind, ...] = ()
     temporary_file_systems: tuple[TemporaryFileSystem, ...] = ()
-    inaccessible: tuple[str, ...] = ()
     volumes: tuple[Volume, ...] = ()
     virtual_ethernet: bool | None = None
     network: Network | None = None
@@ -138,6 +137,11 @@ class Machine:
     unit: tuple[UnitSetting, ...] = ()
     healthcheck: Healthcheck | None = None
     secret: bool = False
+
+    @property
+    def address(self) -> str | None:
+        """Its address in a network of its own; None without one."""
+        return (self.network.address or None) if self.network is not None else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,11 +40,18 @@ class Mounts:
     @property
     def destinations(self) -> frozenset[str]:
         """Every path of the machine that something is mounted on."""
-        return frozenset(
-            [bind.destination for bind in self.binds]
-            + [tmpfs.path for tmpfs in self.temporary_file_systems]
-            + [volume.destination for volume in self.volumes]
-        )
+        return frozenset(destinations(self.binds, self.temporary_file_systems, self.volumes))
+
+
+def destinations(
+    binds: Iterable[Bind], temporary_file_systems: Iterable[TemporaryFileSystem], volumes: Iterable[Volume]
+) -> tuple[str, ...]:
+    """The paths of the machine that these are mounted on."""
+    return (
+        *(bind.destination for bind in binds),
+        *(tmpfs.path for tmpfs in temporary_file_systems),
+        *(volume.destination for volume in volumes),
+    )
 
 
 def mounts(inspected: Mapping[str, Any], *, volumes: Volumes, machine_name: str) -> Mounts:
@@ -113,7 +120,10 @@ def escaped_path(path: str) -> str:
 
 
 def anonymous_volume(machine_name: str, destination: str) -> str:
-    """The name of a volume that has none: NAME+escaped-path, shortened to what a file system takes."""
+    """The name of a volume that has none: NAME+escaped-path, shortened to what a file system takes.
+
+    No volume of Docker's can be called so, for the plus.
+    """
     name = f"{machine_name}+{escaped_path(destination)}"
     if len(name.encode()) <= _NAME_MAX:
         return name

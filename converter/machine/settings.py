@@ -33,23 +33,11 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=-]+")  # needs no quotes and cannot be 
 _RUN = re.compile("""[^"]+|[^']+""")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 
-# nspawn takes these only from a trusted file (src/nspawn/nspawn.c, merge_settings).
-_NEEDS_TRUST = frozenset(
-    {
-        "Bind",
-        "BindReadOnly",
-        "CPUAffinity",
-        "Capability",
-        "Inaccessible",
-        "LinkJournal",
-        "OOMScoreAdjust",
-        "PrivateUsers",
-        "PrivateUsersOwnership",
-        "RestrictAddressFamilies",
-        "SystemCallFilter",
-        "TemporaryFileSystem",
-        "VirtualEthernet",
-    }
+# All that nspawn takes only from a trusted file, in /etc or /run (src/nspawn/nspawn.c, merge_settings).
+_NEEDS_TRUST = re.compile(
+    "Ephemeral|Capability|AmbientCapability|MachineID|Bind.*|TemporaryFileSystem|Overlay.*|Inaccessible|Private.*"
+    "|VirtualEthernet.*|Zone|Bridge|MACVLAN|IPVLAN|Interface|Port|NamespacePath|SystemCallFilter|Limit.*"
+    "|OOMScoreAdjust|CPUAffinity|LinkJournal|RestrictAddressFamilies"
 )
 
 
@@ -116,7 +104,12 @@ def comment(text: str) -> str:
 def ignored_untrusted(machine: Machine) -> tuple[str, ...]:
     """The settings of this machine that nspawn ignores when the file is not trusted, each once."""
     keys = (key for settings in (_exec, _files, _network) for key, _ in settings(machine))
-    return tuple(dict.fromkeys(key for key in keys if key in _NEEDS_TRUST or key.startswith("Limit")))
+    return tuple(dict.fromkeys(filter(needs_trust, keys)))
+
+
+def needs_trust(key: str) -> bool:
+    """Does nspawn take this setting from a trusted file only?"""
+    return _NEEDS_TRUST.fullmatch(key) is not None
 
 
 def _exec(machine: Machine) -> Iterator[tuple[str, str]]:
@@ -165,8 +158,6 @@ def _files(machine: Machine) -> Iterator[tuple[str, str]]:
         yield ("BindReadOnly" if bind.read_only else "Bind"), _bind(bind)
     for tmpfs in machine.temporary_file_systems:
         yield "TemporaryFileSystem", _colon_separated(tmpfs.path, options=tmpfs.options)
-    for path in machine.inaccessible:
-        yield "Inaccessible", _colon_separated(path)
 
 
 def _network(machine: Machine) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from converter.image.model import ImageConfig
 from converter.machine.facts import MOUNT_POINTS, Facts
 from converter.machine.model import Bind, TreeChange, Volume
+from converter.machine.mounts import anonymous_volume
 from converter.machine.settings import path_expressible
 from converter.note import Note
 
@@ -65,23 +66,6 @@ def host_proof_changes(facts: Facts, *, read_only: bool, notes: list[Note]) -> l
     return changes
 
 
-def volume_name(machine: str, destination: str) -> str:
-    """The directory of a volume without a name of its own; no volume of Docker's can be called so, for the plus.
-
-    The destination is escaped as by systemd-escape(1) --path.
-    """
-    path = "/".join(part for part in destination.split("/") if part not in {"", "."})
-    escaped = "".join(
-        "-" if c == "/" else c if c.isascii() and (c.isalnum() or (c in ":_." and n)) else _escaped(c)
-        for n, c in enumerate(path)
-    )
-    return f"{machine}+{escaped}"
-
-
-def _escaped(c: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogateescape"))
-
-
 def image_volumes(
     config: ImageConfig,
     machine: str,
@@ -101,7 +85,7 @@ def image_volumes(
         if path not in facts.directories:
             changes.append(TreeChange(destination, "dir"))
         if kept and path_expressible(destination):
-            volume = Volume(volume_name(machine, destination), destination)
+            volume = Volume(anonymous_volume(machine, destination), destination)
             volumes.append(volume)
             text = f"{VOLUMES}/{volume.name}, filled with the image's content; kept when the machine is made again"
         else:

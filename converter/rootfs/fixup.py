@@ -94,15 +94,28 @@ def _copy(root_fd: int, source: str, parent: int, name: str) -> None:
     directory, _, source_name = source.rpartition("/")
     source_parent = _open_directory(root_fd, directory, make_last=None, ownership=False)
     try:
-        # cp(1) keeps owners, modes, times, xattrs, holes and hard links, and never follows a link with -a.
-        command = ["cp", "--archive", "--reflink=auto", "--no-target-directory", "--"]
-        command += [f"/proc/self/fd/{source_parent}/{source_name}", f"/proc/self/fd/{parent}/{name}"]
-        done = subprocess.run(command, pass_fds=(source_parent, parent), capture_output=True, check=False)
+        complaint = copy_tree(
+            f"/proc/self/fd/{source_parent}/{source_name}",
+            f"/proc/self/fd/{parent}/{name}",
+            descriptors=(source_parent, parent),
+        )
     finally:
         os.close(source_parent)
-    if done.returncode != 0:
-        reason = done.stderr.decode(errors="replace").strip().rpartition(":")[2].strip()
-        raise ConversionError(f"cannot copy {source} inside the machine: {reason}")
+    if complaint is not None:
+        raise ConversionError(
+            f"cannot copy {source} inside the machine: {complaint.rpartition(':')[2].strip()}"
+        )
+
+
+def copy_tree(source: str, target: str, *, descriptors: Iterable[int]) -> str | None:
+    """Copy whatever is at `source` to the new `target`; what cp(1) complains of, None when all went well.
+
+    `descriptors` are those that the paths are given by (/proc/self/fd/N).
+    """
+    # It keeps owners, modes, times, xattrs, holes and hard links, and never follows a link with -a.
+    command = ["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", source, target]
+    done = subprocess.run(command, pass_fds=tuple(descriptors), capture_output=True, check=False)
+    return done.stderr.decode(errors="replace").strip() if done.returncode != 0 else None
 
 
 def _remove(parent: int, name: str) -> None:

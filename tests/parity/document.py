@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tests.parity.cases import CASES, Case
 from tests.parity.differences import Row
@@ -34,33 +34,32 @@ def render(rows: list[Row], docker: Facts, older: Facts) -> str:
 
 
 def _by_row(rows: list[Row], versions: list[str]) -> str:
-    lines = [
-        "## What is compared\n",
-        f"| row | what it holds | {' | '.join(versions)} |",
-        "|---|---|" + "---|" * len(versions),
-    ]
-    by_row: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        by_row.setdefault((row.row, row.version), []).append(row)
-    for name in dict.fromkeys([*ROWS, *sorted({row.row for row in rows})]):
-        cells = [_outcome(by_row.get((name, version), [])) for version in versions]
-        lines.append(f"| {name} | {ROWS.get(name, '')} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n\n"
+    names = dict.fromkeys([*ROWS, *sorted({row.row for row in rows})])
+    outcomes = {name: [row for row in rows if row.row == name] for name in names}
+    what = {name: ROWS.get(name, "") for name in names}
+    return _table("## What is compared\n", "| row | what it holds |", what, outcomes, versions) + "\n\n"
 
 
 def _by_case(rows: list[Row], versions: list[str]) -> str:
-    lines = [
-        "## The images and containers\n",
-        f"| name | what it is | {' | '.join(versions)} |",
-        "|---|---|" + "---|" * len(versions),
-    ]
-    by_case: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        by_case.setdefault((row.case, row.version), []).append(row)
-    for case in CASES:
-        own = [[row for row in by_case.get((case.name, version), []) if _is_own(row)] for version in versions]
-        lines.append(f"| {case.name} | {_what(case)} | {' | '.join(map(_outcome, own))} |")
-    return "\n".join(lines) + "\n\nDifferences that all of them have are in the first table only.\n\n"
+    what = {case.name: _what(case) for case in CASES}
+    outcomes = {name: [row for row in rows if row.case == name and _is_own(row)] for name in what}
+    table = _table("## The images and containers\n", "| name | what it is |", what, outcomes, versions)
+    return f"{table}\n\nDifferences that all of them have are in the first table only.\n\n"
+
+
+def _table(
+    title: str,
+    head: str,
+    what: Mapping[str, str],
+    outcomes: Mapping[str, list[Row]],
+    versions: list[str],
+) -> str:
+    """A line for each name: what it is, and the outcome on each version."""
+    lines = [title, f"{head} {' | '.join(versions)} |", "|---|---|" + "---|" * len(versions)]
+    for name, rows in outcomes.items():
+        cells = [_outcome(row for row in rows if row.version == version) for version in versions]
+        lines.append(f"| {name} | {what[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _is_own(row: Row) -> bool:
