@@ -231,27 +231,67 @@ def systemd_host(work: Path, version: str = "257") -> Iterator[Host]:
         "SYSTEMD_SECCOMP": "0",
     }
     # Hosts that share control groups share those of units with the same name.
-    group = _unified_cgroups() / f"docker2nspawn-lab-{version}-{os.getpid()}"
-    join = 'mkdir -p "$0" && echo $$ >"$0/cgroup.procs" && exec "$@"'
+    group = Path(tempfile.mkdtemp(prefix=f"docker2nspawn-lab-{version}-", dir=_unified_cgroups()))
+    join = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
     command = ["/bin/sh", "-c", join, group, *command]
     with process(command, work / f"{name}.log", **environment) as outer:
-        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-        wait_until("the host's init", lambda: outer.poll() is not None or bool(children.read_text().split()))
+        wait_until("the host's init", lambda: outer.poll() is not None or _init_below(outer.pid) is not None)
         assert outer.poll() is None, (work / f"{name}.log").read_text()
-        host = Host(root, int(children.read_text().split()[0]), version)
-        wait_until(
-            "the booted host",
-            lambda: (
-                host.run("systemctl", "is-system-running", check=False).stdout.strip()
-                in {"running", "degraded"}
-            ),
-            seconds=240,  # a Docker that was ended hard may take its time
-        )
-        # A container's shutdown is slow and nothing here needs saving.
+        leader = _init_below(outer.pid)
+        assert leader is not None
+        host = Host(root, leader, version)
+        # A container's shutdown is slow and nothing here needs saving; nspawn's end does not end its init.
         try:
+            _wait_for_boot(host, work / f"{name}.log")
             yield host
         finally:
-            outer.kill()
+            os.kill(host.leader, signal.SIGKILL)
+            outer.wait()
+            _remove_group(group)
+
+
+def _init_below(nspawn: int) -> int | None:
+    """The pid of the child that is PID 1 of a namespace: nspawn's first child only makes that one, and ends."""
+    for pid in Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            status = Path("/proc", pid, "status").read_text()
+            namespaces = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+            if len(namespaces) > 1 and namespaces[-1] == "1":
+                return int(pid)
+    return None
+
+
+def _wait_for_boot(host: Host, log: Path) -> None:
+    """Wait until the host has started everything; else say what it waits for."""
+
+    def booted() -> bool:
+        shown = host.run("systemctl", "is-system-running", check=False).stdout.strip()
+        return shown in {"running", "degraded"}
+
+    try:
+        wait_until("the booted host", booted, seconds=120)
+    except AssertionError as error:
+        jobs = host.run("systemctl", "list-jobs", "--no-pager", check=False)
+        state = host.run("systemctl", "is-system-running", check=False)
+        journal = host.run("journalctl", "--no-pager", "-b", "-n", "60", check=False)
+        raise AssertionError(
+            f"systemd {host.version}: {error}\n{state}\n{jobs}\n{log.read_text()}\n{journal.stdout}"
+        ) from None
+
+
+def _remove_group(group: Path) -> None:
+    """Remove a control group of every hierarchy and those below it, when the last of their processes has gone."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    groups = [Path(place, group.name) for place, kind in mounts if kind in {"cgroup", "cgroup2"}]
+
+    def removed() -> bool:
+        for each in groups:
+            for path in [*sorted((path for path in each.rglob("*") if path.is_dir()), reverse=True), each]:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        return not any(each.exists() for each in groups)
+
+    wait_until("the end of the host's processes", removed)
 
 
 @dataclass(frozen=True)
