@@ -1,0 +1,1 @@
+"""Dockerfiles: read, understood, translated and built, without Docker."""
