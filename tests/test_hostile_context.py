@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -108,12 +109,13 @@ _LINKS = {
     "long": "a/" * 2000,
 }
 _SOURCES = (
-    *("../outside/secret", "../../../../../../{outside}/secret", "/../outside/secret", "{outside}/secret", "..", "../*"),
+    *("../outside/secret", "../../../../../../{outside}/secret", "/../outside/secret", "{outside}/secret", ".."),
     *("./../outside", "d/../../outside", "plain/../../outside/secret", "../outside/s*", "*/../../outside/secret"),
-    *("file", "dir", "dir/secret", "dir/", "dir/.", "dir/s*", "*/secret", "d*/secret", "dir/below/secret", "dir/../secret"),
-    *("absolute", "absolute-dir/secret", "absolute-dir/*", "top/etc/passwd", "top{outside}/secret", "up{outside}/secret"),
+    *("file", "dir", "dir/secret", "dir/", "dir/.", "dir/s*", "*/secret", "d*/secret", "dir/below/secret"),
+    *("absolute", "absolute-dir/secret", "absolute-dir", "top/etc/passwd", "up{outside}/secret"),
     *("proc/secret", "proc", "through-proc/../outside/secret", "chain/secret", "chain", "loop", "loop/x", "loop-a/*"),
-    *("loop*", "long", "long/x", ".", "*", "*/*", "*/*/*", "[d]ir/secret", "d?r/secret", "sub", "sub/link", "sub/*/secret"),
+    *("loop*", "long", "long/x", ".", "*", "*/*", "*/*/*", "[d]ir/secret", "d?r/secret", "sub", "sub/link"),
+    *("sub/*/secret", "dir/../secret", "top{outside}", "top{outside}/secret", "absolute-dir/*", "../*"),
 )  # fmt: skip
 
 
@@ -144,9 +146,8 @@ def test_another_stage_that_leads_out(scene: Scene, source: str) -> None:
 
 def test_what_is_no_file(scene: Scene) -> None:
     os.mkfifo(scene.context / "fifo")
-    with contextlib.closing(__import__("socket").socket(__import__("socket").AF_UNIX)) as listening:
-        with contextlib.chdir(scene.context):
-            listening.bind("socket")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(scene.context):
+        listening.bind("socket")
     if ROOT:
         os.mknod(scene.context / "zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
         os.mknod(scene.context / "disk", stat.S_IFBLK | 0o666, os.makedev(8, 0))
@@ -177,9 +178,9 @@ def test_names_of_any_bytes(scene: Scene) -> None:
 
 
 _DESTINATIONS = (
-    *("/../outside/secret", "/../../../../../../../../{outside}/secret", "/link/secret", "/link/", "/file", "/deep/secret"),
-    *("/absolute/new", "/absolute/", "/loop/x", "/loop", "/link/../secret", "/link/below/", "/etc/link/secret", "/dangling"),
-    *("/dangling/x", "/proc-link/secret", "/", "/.", "/..", "/link/.", "/fifo", "/fifo/x", "/etc/passwd/x"),
+    *("/../outside/secret", "/../../../../../../../../{outside}/secret", "/link/secret", "/link/", "/file", "/link/."),
+    *("/absolute/new", "/absolute/", "/loop/x", "/loop", "/link/../secret", "/link/below/", "/etc/link/secret", "/."),
+    *("/dangling", "/dangling/x", "/proc-link/secret", "/", "/..", "/deep/secret", "/fifo", "/fifo/x", "/etc/passwd/x"),
 )  # fmt: skip
 
 
@@ -304,7 +305,7 @@ _IGNORE_BOMBS: dict[str, Callable[[], str]] = {
     "question-marks": lambda: "*?" * 60 + "b\n",
     "many": lambda: "".join(f"**/name-{n}/*\n" for n in range(3000)),
     "many-exceptions": lambda: "**\n" + "".join(f"!**/name-{n}/*\n" for n in range(3000)),
-    "long": lambda: "a/" * 500_000 + "\n",
+    "long": lambda: "a/" * 100_000 + "\n",
     "backslashes": lambda: "\\" * 100_000 + "\n",
     "brackets": lambda: "[" * 100_000 + "\n",
     "binary": lambda: "".join(map(chr, range(256))) * 100,
@@ -357,13 +358,12 @@ def test_wildcards_that_take_long(scene: Scene, source: str) -> None:
 
 def test_ignore_files_that_are_none(scene: Scene) -> None:
     ignore = scene.context / ".dockerignore"
-    for make in (
-        lambda: ignore.symlink_to("../outside/secret"),
-        lambda: ignore.symlink_to("/dev/zero"),
-        lambda: ignore.symlink_to(".dockerignore"),
-        lambda: ignore.mkdir(),
-        lambda: os.mkfifo(ignore),
-    ):
-        make()
+    for target in ("../outside/secret", "/dev/zero", ".dockerignore"):
+        ignore.symlink_to(target)
         assert SECRET not in scene.copy(step("plain"))
-        ignore.rmdir() if ignore.is_dir() and not ignore.is_symlink() else ignore.unlink()
+        ignore.unlink()
+    os.mkfifo(ignore)
+    scene.copy(step("plain"))
+    ignore.unlink()
+    ignore.mkdir()
+    scene.copy(step("plain"))

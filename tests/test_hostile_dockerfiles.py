@@ -194,10 +194,10 @@ def test_bombs(name: str) -> None:
 
 _PIECES = (
     *("FROM a\n", "FROM a AS b\n", "FROM --platform=$X b\n", "COPY --from=b ", "RUN <<EOF\n", "EOF\n", "ARG A\n"),
-    *("ENV A=", "${A:-", "${A##*/", "${A//", "$A", "${", "}", "'", '"', "\\", "\\\n", "`", "\n", "\r\n", " ", "\t", "#"),
+    *("ENV A=", "${A:-", "${A##*/", "${A//", "$A", "${", "}", "'", '"', "\\", "\\\n", "`", "\n", "\r\n", " ", "#"),
     *("# escape=`\n", "--mount=type=bind,", "--chown=", "--", "=", "[", ']"', '["', "<<", "<<-", "ONBUILD ", "..", "/"),
     *("*", "\0", "\x7f", "\u2028", "\u00a0", "é", "😀", "HEALTHCHECK ", "CMD ", "USER ", "SHELL ", "ADD http://"),
-    *("WORKDIR ", "VOLUME ", "EXPOSE "),
+    *("\t", "WORKDIR ", "VOLUME ", "EXPOSE "),
 )  # fmt: skip
 _TEXTS = [path.read_bytes() for path in sorted(_CORPUS.iterdir())]
 
