@@ -122,10 +122,7 @@ class _Reader:
 
     def _instruction(self, command: dockerfile.Command, line: Line, end_line: int, text: str) -> Instruction:
         number, column = line.place(0)
-        keyword = command.cmd.upper()
-        if keyword not in KEYWORDS:
-            hint = near(keyword, KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
-            raise DockerfileError(self.file, number, column, f"unknown instruction: {command.cmd}", hint)
+        keyword = self._keyword(command.cmd or "", number, column)
         if command.json and (nul := _NUL.search(line.text)):
             place = line.place(nul.start())
             raise DockerfileError(self.file, *place, "a NUL character cannot be part of an argument")
@@ -148,6 +145,13 @@ class _Reader:
             column=column,
             trigger=trigger,
         )
+
+    def _keyword(self, name: str, number: int, column: int) -> str:
+        keyword = name.upper()
+        if keyword not in KEYWORDS:
+            hint = near(keyword, KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
+            raise DockerfileError(self.file, number, column, f"unknown instruction: {name}", hint)
+        return keyword
 
     def _flags(self, command: dockerfile.Command, line: Line) -> tuple[Flag, ...]:
         if not command.flags:
@@ -175,7 +179,7 @@ class _Reader:
             return None
         inner = line.rest(start.end())
         number, column = inner.place(0)
-        keyword = command.sub_cmd.upper()
+        keyword = self._keyword(command.sub_cmd, number, column)
         if keyword == "ONBUILD":
             text = "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"
             raise DockerfileError(self.file, number, column, text, "remove one ONBUILD")
