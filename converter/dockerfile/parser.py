@@ -36,6 +36,7 @@ _HINTS = (  # what BuildKit says, and what to do about it
     ("can't find =", 'quote a value that has spaces: NAME="a b"'),
     ("arrays must be comprised of strings only", 'put every argument in double quotes: ["nginx", "-g"]'),
     ("file with no instructions", "begin with FROM"),
+    ("space that is not ASCII", "write a plain space"),
 )
 
 
@@ -57,7 +58,7 @@ def read(file: Path | str, data: bytes) -> Dockerfile:
         head[0] = f"# escape={directives.escape}\n"
     reader = _Reader(name, lines, directives.escape)
     try:
-        commands = dockerfile.parse_string("".join((*head, *lines[directives.lines :])))
+        commands = _parsed("".join((*head, *lines[directives.lines :])))
     except dockerfile.GoParseError as error:
         raise reader.locate(str(error), directives.lines) from None
     if len(commands) > _MOST_INSTRUCTIONS:
@@ -188,7 +189,7 @@ class _Reader:
             raise DockerfileError(self.file, number, column, text, "remove this line")
         following = "".join(self.lines[line.end : end_line])
         head = f"# escape={self.escape}\n" if self.escape != "\\" else ""
-        only = dockerfile.parse_string(f"{head}{inner.text}\n{following}")[0]
+        only = _parsed(f"{head}{inner.text}\n{following}")[0]
         expression = inner.text + "".join(f"\n{h.content}{h.name}" for h in only.heredocs)
         return self._instruction(only, inner, end_line, expression)
 
@@ -219,7 +220,7 @@ class _Reader:
     def _parse(self, line: Line) -> None:
         head = f"# escape={self.escape}\n" if self.escape != "\\" else ""
         if line.text.strip(SPACE):
-            dockerfile.parse_string(f"{head}{line.text}\n")
+            _parsed(f"{head}{line.text}\n")
 
     def _error(self, line: Line, message: str) -> DockerfileError:
         offset = 0
@@ -239,6 +240,15 @@ class _Reader:
                 break
         offset = max(line.text.find("<<"), 0)
         return DockerfileError(self.file, *line.place(offset), f"unterminated heredoc {mark.name}", hint)
+
+
+def _parsed(text: str) -> Sequence[dockerfile.Command]:
+    """Raises GoParseError. BuildKit's parser takes flags apart byte by byte, wherever a character begins."""
+    try:
+        commands: Sequence[dockerfile.Command] = dockerfile.parse_string(text)
+        return commands
+    except UnicodeDecodeError:
+        raise dockerfile.GoParseError("a space that is not ASCII stands at a flag") from None
 
 
 def _hint(message: str) -> str:
