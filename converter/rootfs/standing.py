@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from converter.errors import ConversionError
 from converter.linux import open_in_root
@@ -39,16 +40,15 @@ class StandingTree:
 
     def __init__(self, root_fd: int) -> None:
         self._root = root_fd
-        self._prefix = os.readlink(b"/proc/self/fd/%d" % root_fd).rstrip(b"/") + b"/"
+        self._prefix = _path_of(root_fd) + b"/"
 
     def lookup(self, path: str) -> There | None:
         """What a program in the machine would find at `path`."""
         with self._opened(path, os.O_PATH) as fd:
             if fd is None:
                 return None
-            real = os.readlink(b"/proc/self/fd/%d" % fd)
             kind = _KINDS.get(stat.S_IFMT(os.fstat(fd).st_mode), "socket")
-            return There(real.removeprefix(self._prefix) if real + b"/" != self._prefix else b"", kind)
+            return There((_path_of(fd) + b"/").removeprefix(self._prefix)[:-1], kind)
 
     def children(self, path: str) -> list[bytes]:
         """The names in the directory `path`; empty when it is none."""
@@ -86,3 +86,7 @@ class StandingTree:
             yield fd
         finally:
             os.close(fd)
+
+
+def _path_of(fd: int) -> bytes:
+    return os.fsencode(Path(f"/proc/self/fd/{fd}").readlink()).rstrip(b"/")

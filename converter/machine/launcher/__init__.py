@@ -70,8 +70,8 @@ def launcher_arguments(
     `setenv` are NAME=VALUE assignments, `unsetenv` names. `clean` takes out what nspawn adds to the environment, but
     not the names in `keep`: those that the settings file sets. `bounding` is the mask of the capabilities that stay
     (see capability_mask); `chdir` the working directory; `root` a mount point, a plain path, that becomes the root
-    first. Bytes that are no UTF-8 are Python's surrogate escapes (PEP 383). Raises ConversionError for what no program can be given: a NUL, a variable without a name, or more
-    than the kernel's 128 KiB in one word.
+    first. Bytes that are no UTF-8 are Python's surrogate escapes (PEP 383). Raises ConversionError for what no program
+    can be given: a NUL, a variable without a name, or more than the kernel's 128 KiB in one word.
     """
     for assignment in setenv:
         if assignment.find("=") < 1:
