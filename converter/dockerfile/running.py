@@ -34,7 +34,9 @@ _DEVICES = (("full", 7), ("null", 3), ("random", 8), ("tty", None), ("urandom", 
 _OPEN_FILES = 1048576  # Docker's limit
 # The launcher has to move into the tree; without CAP_SYS_ADMIN, which it gives up, nobody can use these calls.
 _OF_LAUNCHER = frozenset({"mount", "pivot_root", "umount2"})
-_MOUNT_CALLS = "fsconfig fsmount fsopen fspick mount_setattr move_mount open_tree umount".split()
+_OTHER_MOUNT_CALLS = frozenset(
+    {"fsconfig", "fsmount", "fsopen", "fspick", "mount_setattr", "move_mount", "open_tree", "umount"}
+)
 _libc = ctypes.CDLL(None)
 
 
@@ -110,18 +112,19 @@ def run(
     Raises ConversionError when it cannot be started.
     """
     scratch.mkdir(mode=0o700)
-    shell = scratch / "shell"
-    shell.mkdir(mode=0o755)
     _make_own_directories(tree, program)
     with contextlib.ExitStack() as stack:
-        mount("tmpfs", shell, "mode=0755")
-        stack.callback(unmount, shell)
-        _write_launcher(shell)
         if chroot:
-            command = _chroot_command(program, tree, shell, stack)
+            command = _chroot_command(program, tree, stack)
             stack.enter_context(applied(binds, tree))
         else:
+            # These first: they are seen below the shell too, and go after it.
             stack.enter_context(applied([each for each in binds if not each.in_own], tree))
+            shell = scratch / "shell"
+            shell.mkdir(mode=0o755)
+            mount("tmpfs", shell, "mode=0755")
+            stack.callback(unmount, shell)
+            _write_launcher(shell / _LAUNCHER)
             (shell / _TREE).mkdir()
             (shell / "usr").mkdir()
             bind(tree, shell / _TREE)
@@ -167,12 +170,12 @@ def _make_own_directories(tree: Path, program: Program) -> None:
         os.close(root_fd)
 
 
-def _write_launcher(shell: Path) -> None:
+def _write_launcher(path: Path) -> None:
     launcher = launcher_for(this_platform().architecture)
     if launcher is None:
         raise ConversionError(f"nothing can be built on {this_platform()}: there is no launcher for it")
-    (shell / _LAUNCHER).write_bytes(launcher)
-    (shell / _LAUNCHER).chmod(0o755)
+    path.write_bytes(launcher)
+    path.chmod(0o755)
 
 
 def _capabilities(program: Program) -> frozenset[str]:
@@ -224,7 +227,7 @@ def _nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, ter
     command += [f"--drop-capability={','.join(fewer)}"] if fewer else []
     if not program.insecure:
         allowed, forbidden = system_call_policy(DOCKER_DEFAULT, version=0).system_call_filter
-        calls = {*forbidden.removeprefix("~").split(), *_MOUNT_CALLS} - {"@mount"} - _OF_LAUNCHER
+        calls = {*forbidden.removeprefix("~").split(), *_OTHER_MOUNT_CALLS} - {"@mount"} - _OF_LAUNCHER
         command += [f"--system-call-filter={allowed}", f"--system-call-filter=~{' '.join(sorted(calls))}"]
     for each in binds:
         if each.in_own:
@@ -252,9 +255,9 @@ def _hide_nspawns_directory() -> None:
     mount("tmpfs", path, "mode=0755", NOSUID | NODEV | NOEXEC)
 
 
-def _chroot_command(program: Program, tree: Path, shell: Path, stack: contextlib.ExitStack) -> list[str]:
+def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -> list[str]:
     dev = tree / "dev"
-    mount("tmpfs", dev, "mode=0755,size=64k", NOSUID)
+    mount("tmpfs", dev, "mode=0755,size=4m", NOSUID)
     stack.callback(unmount, dev)
     for name, minor in _DEVICES:
         major = 5 if minor is None else 1
@@ -275,8 +278,7 @@ def _chroot_command(program: Program, tree: Path, shell: Path, stack: contextlib
     else:
         mount("sysfs", tree / "sys", "", NOSUID | NODEV | NOEXEC | 1)
     stack.callback(unmount, tree / "sys")
-    (dev / ".launch").touch()
-    bind(shell / _LAUNCHER, dev / ".launch", read_only=True)
+    _write_launcher(dev / ".launch")
     return [
         "unshare",
         "--fork",
