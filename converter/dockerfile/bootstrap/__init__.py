@@ -47,7 +47,7 @@ def script(base: Base | ImageSource | None) -> str:
     made = settings(base)
     lines = "".join(f"{name}={quote(value)}\n" for name, value in made.variables.items()) + made.functions
     what = "made from the distribution's own packages, set up as the official image is."
-    return _text(base.image, what, made.mirror, lines, made.body)
+    return _text(base.image, what, made.mirror, lines, made.make + made.image + made.end)
 
 
 def _text(name: str, what: str, mirror: str | None, settings: str, body: str) -> str:
@@ -144,6 +144,7 @@ def _reason(log: Path) -> str:
 _HINTS: Mapping[str, str] = {
     "Could not resolve": "is there a network, and a name server for it?",
     "Temporary failure resolving": "is there a network, and a name server for it?",
+    "Could not connect": "is there a network? MIRROR=URL names another mirror",
     "Unable to connect": "is there a network? MIRROR=URL names another mirror",
     "Failed getting release file": "is there a network, and this release at that mirror? MIRROR=URL names another",
     "Release' does not have": "this mirror does not have that release; MIRROR=URL names another",

@@ -14,15 +14,3 @@ run_dnf() {
         --setopt=install_weak_deps=False --setopt=tsflags=nodocs "$@"
 }
 run_dnf install $packages
-
-# As in the official image: one language.
-printf '%%_install_langs C.utf8\n' | put /etc/rpm/macros.image-language-conf 0644
-printf 'LANG="C.UTF-8"\n' | put /etc/locale.conf 0644
-printf 'container\n' | put /etc/dnf/vars/infra 0644
-
-# What belongs to this run.
-rm -rf "$partial"/var/cache/dnf "$partial"/var/cache/libdnf5 "$partial"/var/log/dnf* "$partial"/var/log/hawkey.log \
-    "$partial"/var/lib/dnf/repos "$partial"/var/lib/dnf/history*
-: >"$partial/etc/machine-id"
-: >"$partial/etc/hostname"
-: >"$partial/etc/resolv.conf"

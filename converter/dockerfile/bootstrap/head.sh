@@ -17,7 +17,7 @@ apart() { # COMMAND...
 inside() { # COMMAND...
     # shellcheck disable=SC2016 # the inner shell expands these
     apart sh -c 'root=$1; shift; mount -t proc proc "$root/proc" && exec chroot "$root" "$@"' sh "$partial" \
-        env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+        /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
 # Write standard input to a file of the new tree.

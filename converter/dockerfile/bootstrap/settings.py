@@ -38,18 +38,24 @@ _EL_MINIMAL = "curl-minimal libcurl-minimal libusbx microdnf"
 class Settings:
     """`mirror` is where the packages come from by default. `variables` and `functions` stand at the script's beginning.
 
-    `body` makes the tree, by them.
+    `make` installs the packages, by them; `image` sets the tree up as the official image is; `end` clears up.
     """
 
     mirror: str
     variables: Mapping[str, str]
     functions: str
-    body: str
+    make: str
+    image: str
+    end: str
 
 
 def part(name: str) -> str:
     """A part of the script, from its file."""
     return files("converter.dockerfile.bootstrap").joinpath(f"{name}.sh").read_text()
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    return part(name), part(f"{name}-image"), part(f"{name}-end")
 
 
 def settings(base: Base) -> Settings:
@@ -62,7 +68,9 @@ def settings(base: Base) -> Settings:
         case "arch":
             packages = "base base-devel" if base.variant == "devel" else "base"
             variables = {"arch": base.architecture, "packages": packages}
-            return Settings("https://geo.mirror.pkgbuild.com", variables, "", part("arch"))
+            return Settings(
+                "https://geo.mirror.pkgbuild.com", variables, part("arch-functions"), *_parts("arch")
+            )
         case "fedora":
             return _fedora(base)
         case "rocky" | "alma" | "centos":
@@ -73,7 +81,7 @@ def settings(base: Base) -> Settings:
             packages = "alpine-baselayout alpine-keys alpine-release apk-tools busybox libc-utils"
             release = base.release if base.release == "edge" else f"v{base.release}"
             variables = {"arch": base.architecture, "release": release, "packages": packages}
-            return Settings("https://dl-cdn.alpinelinux.org/alpine", variables, "", part("apk"))
+            return Settings("https://dl-cdn.alpinelinux.org/alpine", variables, "", part("apk"), "", "")
 
 
 def _function(name: str, *lines: str) -> str:
@@ -120,13 +128,13 @@ def _debian(base: Base) -> Settings:
     elif suite not in _DEBIAN_ROLLING:
         sources += [f"deb $mirror {suite}-updates main", f"deb $security {suite}-security main"]
         stanzas = [(main, [suite, f"{suite}-updates"]), (security, [f"{suite}-security"])]
-    body = part("debian") + _sources("debian", stanzas, "main", as_list=suite in _DEBIAN_LIST)
+    image = part("debian-image") + _sources("debian", stanzas, "main", as_list=suite in _DEBIAN_LIST)
     if base.variant == "backports":
-        body += _put("/etc/apt/sources.list.d/backports.list", f"deb {main} {suite}-backports main\n")
+        image += _put("/etc/apt/sources.list.d/backports.list", f"deb {main} {suite}-backports main\n")
     if base.variant == "slim":
-        body += part("slim")
-    variables = {
-        "security": security,
+        image += part("slim")
+    variables = {"security": security} if len(sources) > 1 else {}
+    variables |= {
         "suite": suite,
         "arch": base.architecture,
         "keyrings": "debian-archive-keyring.pgp debian-archive-keyring.gpg"
@@ -137,7 +145,9 @@ def _debian(base: Base) -> Settings:
         "merged": "--no-merged-usr" if suite in _DEBIAN_SPLIT_USR else "--merged-usr",
         "other_script": "/usr/share/debootstrap/scripts/sid",
     }
-    return Settings(main, variables, _function("sources", *sources), body + part("debian-end"))
+    return Settings(
+        main, variables, _function("sources", *sources), part("debian"), image, part("debian-end")
+    )
 
 
 def _ubuntu(base: Base) -> Settings:
@@ -155,9 +165,9 @@ def _ubuntu(base: Base) -> Settings:
         f"deb $security {suite}-security main",
     ]
     stanzas = [(main, [suite, f"{suite}-updates", f"{suite}-backports"]), (security, [f"{suite}-security"])]
-    body = part("debian") + _sources("ubuntu", stanzas, components, as_list=suite in _UBUNTU_LIST)
+    image = part("debian-image") + _sources("ubuntu", stanzas, components, as_list=suite in _UBUNTU_LIST)
     if suite in _UBUNTU_WITH_USER:
-        body += part("ubuntu")
+        image += part("ubuntu")
     variables = {
         "security": security,
         "suite": suite,
@@ -169,7 +179,9 @@ def _ubuntu(base: Base) -> Settings:
         "merged": "--no-merged-usr" if suite in _UBUNTU_SPLIT_USR else "--merged-usr",
         "other_script": "/usr/share/debootstrap/scripts/gutsy",
     }
-    return Settings(main, variables, _function("sources", *sources), body + part("debian-end"))
+    return Settings(
+        main, variables, _function("sources", *sources), part("debian"), image, part("debian-end")
+    )
 
 
 def _repository(name: str, url: str, key: str) -> list[str]:
@@ -183,7 +195,7 @@ def _dnf(base: Base, mirror: str, repositories: list[str], packages: str, databa
         "database": database,
         "packages": packages,
     }
-    return Settings(mirror, variables, _function("repositories", *repositories[:-1]), part("dnf"))
+    return Settings(mirror, variables, _function("repositories", *repositories[:-1]), *_parts("dnf"))
 
 
 def _fedora(base: Base) -> Settings:
@@ -260,4 +272,4 @@ def _opensuse(base: Base) -> Settings:
         f"openSUSE-build-key {package} rpm sed shadow tar timezone util-linux xz zypper"
     )
     variables = {"arch": base.architecture, "packages": packages}
-    return Settings(mirror, variables, _function("repositories", *repositories), part("zypper"))
+    return Settings(mirror, variables, _function("repositories", *repositories), *_parts("zypper"))

@@ -17,18 +17,3 @@ repositories | while read -r name url; do
 done
 run_zypper refresh
 run_zypper install --no-recommends --auto-agree-with-licenses $packages
-
-# As in the official image: what is needed and no more, without documentation.
-if [ -f "$partial/etc/zypp/zypp.conf" ]; then
-    sed -i -e 's/^#* *solver.onlyRequires *=.*/solver.onlyRequires = true/' \
-        -e 's/^#* *rpm.install.excludedocs *=.*/rpm.install.excludedocs = yes/' "$partial/etc/zypp/zypp.conf"
-else
-    sed '/^arch/d' "$work/zypp.conf" | put /etc/zypp/zypp.conf.d/container.conf 0644
-fi
-
-# What belongs to this run.
-run_zypper clean --all
-rm -rf "$partial"/var/log/zypp "$partial"/var/log/zypper.log
-: >"$partial/etc/machine-id"
-: >"$partial/etc/hostname"
-: >"$partial/etc/resolv.conf"
