@@ -50,7 +50,7 @@ class Settings:
     """
 
     image: Callable[[ImageSource, Path], Image]
-    bootstrap: bool = True
+    made_here: Callable[[ImageSource], bool] = lambda source: True
     mirror: str | None = None
     use_cache: bool = True
     pull: bool = False
@@ -92,7 +92,7 @@ class Builder:
             self._cache,
             self._spool,
             settings.image,
-            bootstrap=settings.bootstrap,
+            made_here=settings.made_here,
             pull=settings.pull,
             mirror=settings.mirror,
             limits=settings.limits,
