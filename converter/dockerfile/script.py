@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from converter.dockerfile.blocks import Blocks, Brought, account, initial_environment
-from converter.dockerfile.model import ImageSource, Recipe, Stage, StageSource, State
+from converter.dockerfile.model import ImageSource, Recipe, Run, Stage, StageSource, State
 from converter.dockerfile.quoting import comment, data, one_line
 from converter.dockerfile.shell import functions
 
@@ -87,13 +87,15 @@ def provision(
     copies: Mapping[int, Sequence[Brought]] | None = None,
     top: str = "",
 ) -> str:
-    """The script for one stage. It is text with surrogate escapes, where the Dockerfile has bytes that are no UTF-8.
+    """The script for one stage: text with surrogate escapes where the Dockerfile has bytes that are no UTF-8.
 
-    `copies`: what each COPY from the build context brings, by its number; without, the directory files/N. RUN --mount=type=bind from the context, the Mth
-    mount of step N, is at files/N.M. `top` leads from the script's directory to the one with stages/, cache/, secrets/.
+    `copies`: what each COPY from the build context brings, by its number; without, the directory files/N. The Mth
+    mount of step N is at files/N.M when it is a bind from the context. `top` leads from the directory of the script
+    to the one with stages/, cache/ and secrets/ ("/../.." or "").
     """
     state = _first_state(stage)
-    blocks = Blocks(recipe, copies or {}, state)
+    runs = any(isinstance(step, Run) for step in stage.steps)
+    blocks = Blocks(recipe, copies or {}, state, runs)
     bodies = [blocks.block(step) for step in stage.steps]
     user, group = account(state.user)
     needs = {*blocks.called, "account"}
@@ -120,7 +122,7 @@ def provision(
         "",
         f"# {_from(stage)}",
         *setting,
-        initial_environment(state),
+        *([initial_environment(state)] if runs else []),
         "",
         "\n\n".join(bodies),
         "",
