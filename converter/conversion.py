@@ -6,20 +6,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
 from converter import interrupt
+from converter.dockerfile.choices import BuildChoices
 from converter.errors import ConversionError
 from converter.image import archive, layout
 from converter.image.model import Image, Platform, this_platform
 from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
 from converter.install import Files, Staging, check_free, install, recover, staging
-from converter.machine.facts import observe
+from converter.machine.facts import Facts, observe
 from converter.machine.mapping import Hardening, Mapped, RunOptions, map_image
 from converter.machine.model import File, Port
 from converter.machine.mounts import Volumes
@@ -33,6 +34,7 @@ from converter.progress import Progress
 from converter.rootfs.extract import TreeWriter, writing
 from converter.rootfs.fixup import apply_changes
 from converter.rootfs.merge import Limits, Plan, scan
+from converter.rootfs.standing import StandingTree
 from converter.systemd import installed_version, resolv_conf_mode
 from converter.volumes import fill_volumes
 
@@ -60,6 +62,8 @@ class Options:
     hardening: Hardening = "default"
     systemd: int | None = None  # None: what is installed below root
     restart_unhealthy: bool = False
+    build: BuildChoices = field(default_factory=BuildChoices)
+    output: Callable[[str, bytes], None] | None = None  # what a RUN prints, with its stage
 
 
 @dataclass(frozen=True)
@@ -109,15 +113,9 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     recover(places)
     check_free(places, name, force=options.force)
     with staging(places) as stage, _disk_errors(stage):
-        image = _open(reference, options, stage.spool, progress)
-        with _tree_writer(stage) as (writer, root_fd):
-            limits = Limits(
-                options.max_entries, _room(stage) if options.max_size is None else options.max_size
-            )
-            merged, mapped = _decide(image, name, progress, limits, writer, options=options)
-            result = _result(image, mapped, places, options)
-            _refuse_losses(result, options)
-            losses = [Note("dropped", "files", loss) for loss in writer.finish(merged, progress)]
+        make = _build if reference.transport == "dockerfile" else _unpack
+        with _open_tree(stage) as root_fd:
+            image, mapped, further = make(reference, name, stage, root_fd, options=options, progress=progress)
             apply_changes(mapped.changes, root_fd, ownership=os.geteuid() == 0)
             volumes, kept = fill_volumes(
                 mapped.machine.volumes,
@@ -127,7 +125,8 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
                 docker_root=image.docker_root,
                 progress=progress,
             )
-        result = replace(result, notes=(*result.notes, *losses, *kept))
+        result = _result(image, mapped, places, options)
+        result = replace(result, notes=(*result.notes, *further, *kept))
         _refuse_losses(result, options)
         files = Files(
             _files(image, mapped, result, reference, places, options),
@@ -139,17 +138,67 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     return result
 
 
-def _resolve(source: str, options: Options) -> tuple[Reference, str]:
-    reference = parse_reference(source)
-    if reference.transport == "image":
-        from converter.image import daemon
+def _unpack(
+    reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
+) -> tuple[Image, Mapped, list[Note]]:
+    """Write the tree of an image; what the mapping cannot know is in the notes."""
+    image = _open(reference, options, stage.spool, progress)
+    limits = _limits(stage, options)
+    with writing(root_fd, ownership=os.geteuid() == 0) as writer:
+        merged, mapped = _decide(image, name, progress, limits, writer, options=options)
+        _refuse_losses(_result(image, mapped, Places(options.root), options), options)
+        losses = [Note("dropped", "files", loss) for loss in writer.finish(merged, progress)]
+    return image, mapped, losses
 
-        transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
-        reference = replace(reference, transport=transport)
+
+def _build(
+    reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
+) -> tuple[Image, Mapped, list[Note]]:
+    """Build the tree of a Dockerfile."""
+    from converter.building import build_tree  # here, because BuildKit's parser takes long to load
+
+    def open_image(source: str, platform: Platform | None, spool: Path) -> Image:
+        wanted = replace(options, platform=platform or options.platform)
+        return _open(_with_transport(parse_reference(source)), wanted, spool, progress)
+
+    image, notes = build_tree(
+        Path(reference.name),
+        options.build,
+        stage.tree,
+        platform=options.platform or this_platform(),
+        places=Places(options.root),
+        spool=stage.spool,
+        limits=_limits(stage, options),
+        open_image=open_image,
+        output=options.output,
+        progress=progress,
+    )
+    mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
+    return image, mapped, list(notes)
+
+
+def _limits(stage: Staging, options: Options) -> Limits:
+    return Limits(options.max_entries, _room(stage) if options.max_size is None else options.max_size)
+
+
+def _resolve(source: str, options: Options) -> tuple[Reference, str]:
+    reference = _with_transport(parse_reference(source))
+    if options.build != BuildChoices() and reference.transport != "dockerfile":
+        raise ConversionError(f"{source} is no Dockerfile, and only for one there is something to build")
     if options.name is not None:
         check_machine_name(options.name)
         return reference, options.name
     return reference, _own_name(reference, Places(options.root))
+
+
+def _with_transport(reference: Reference) -> Reference:
+    """A bare image name is the daemon's if the daemon has it, else the registry's."""
+    if reference.transport != "image":
+        return reference
+    from converter.image import daemon
+
+    transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
+    return replace(reference, transport=transport)
 
 
 def _own_name(reference: Reference, places: Places) -> str:
@@ -167,7 +216,7 @@ def _own_name(reference: Reference, places: Places) -> str:
 
 def _full(reference: Reference) -> str:
     """The reference, the same from whatever directory it was written."""
-    if reference.transport in {"docker-archive", "oci-archive", "oci"}:
+    if reference.transport in {"docker-archive", "oci-archive", "oci", "dockerfile"}:
         reference = replace(reference, name=str(Path(reference.name).absolute()))
     return str(reference)
 
@@ -226,15 +275,18 @@ def _decide(
         keep=writer.keep if writer is not None else None,
         drop=writer.drop if writer is not None else None,
     )
-    mapped = map_image(
+    return merged, _map(image, observe(merged, image.config), name, options)
+
+
+def _map(image: Image, facts: Facts, name: str, options: Options) -> Mapped:
+    return map_image(
         image,
-        observe(merged, image.config),
+        facts,
         name=name,
         host=this_platform(),
         heading=_heading(image),
         options=_run_options(name, options),
     )
-    return merged, mapped
 
 
 def _run_options(name: str, options: Options) -> RunOptions:
@@ -315,11 +367,10 @@ def _room(stage: Staging) -> int:
 
 
 @contextmanager
-def _tree_writer(stage: Staging) -> Iterator[tuple[TreeWriter, int]]:
+def _open_tree(stage: Staging) -> Iterator[int]:
     root_fd = os.open(stage.tree, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with writing(root_fd, ownership=os.geteuid() == 0) as writer:
-            yield writer, root_fd
+        yield root_fd
     finally:
         os.close(root_fd)
 
@@ -353,7 +404,11 @@ def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, 
         "systemd": mapped.systemd,
         "address": machine.address,
         "volumes": [volume.name for volume in machine.volumes],
-        "options": {key: None if value is None else str(value) for key, value in asdict(options).items()},
+        "options": {
+            key: None if value is None else str(value)
+            for key, value in asdict(options).items()
+            if key != "output"
+        },
         "config": asdict(image.config),
         "container": image.container,
         "notes": [asdict(note) for note in result.notes],

@@ -130,3 +130,15 @@ def make_host(converted: Path, place: Path) -> BrokenHost:
     (root / "run/systemd/system").mkdir(parents=True)
     host.program("systemctl", "echo no")
     return host
+
+
+def health(host: BrokenHost, *files: str) -> None:
+    """Give the machine a health check, without those of its files."""
+    host.config(healthcheck={"test": ["CMD", "/check"]})
+    host.record(notes=[])
+    host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.timer", "[Timer]\nOnActiveSec=1\n")
+    service = f"[Service]\nExecStart=-/bin/sh '/var/lib/docker2nspawn/machines/{NAME}.health' run\n"
+    host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.service", service)
+    host.write(f"var/lib/docker2nspawn/machines/{NAME}.health")
+    for file in files:
+        (host.root / file).unlink()
