@@ -153,7 +153,13 @@ def _debian(base: Base) -> Settings:
         "other_script": "/usr/share/debootstrap/scripts/sid",
     }
     return Settings(
-        main, variables, _function("sources", *sources), part("debian"), image, part("debian-end")
+        main,
+        variables,
+        _function("sources", *sources),
+        part("debian"),
+        image,
+        part("debian-end"),
+        sources=_tuples(stanzas),
     )
 
 
@@ -187,7 +193,13 @@ def _ubuntu(base: Base) -> Settings:
         "other_script": "/usr/share/debootstrap/scripts/gutsy",
     }
     return Settings(
-        main, variables, _function("sources", *sources), part("debian"), image, part("debian-end")
+        main,
+        variables,
+        _function("sources", *sources),
+        part("debian"),
+        image,
+        part("debian-end"),
+        sources=_tuples(stanzas),
     )
 
 
