@@ -169,7 +169,7 @@ FOUND
 @account@
 }
 
-complete() { # FILE MODE
+fill_in() { # FILE MODE
     sed -e "s/@gid@,@group@/$groups/g" -e "s/@uid@/$uid/g" -e "s/@gid@/$gid/g" \
         -e "s|@home@|$home|g" "$here/templates/$1" >"$here/$1.new"
     chmod "$2" "$here/$1.new"
@@ -180,7 +180,10 @@ complete() { # FILE MODE
 install_machine() {
     machines=$destination/var/lib/machines
     [ ! -e "$machines/$name" ] || fail "there is a machine $name already: machinectl remove $name"
-    [ -d "$machines" ] || mkdir -p -m 700 "$machines"
+    if [ ! -d "$machines" ]; then
+        mkdir -p "$machines"
+        chmod 700 "$machines"
+    fi
     partial="$machines/.#$name.docker2nspawn-$$"
     trap 'rm -rf "$partial"' EXIT
     cp -a --reflink=auto "$here/root" "$partial"

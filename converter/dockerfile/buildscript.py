@@ -33,9 +33,7 @@ def build_script(
         "@changes@": "\n".join(f"    {line}" for line in _changes(described.changes)) or "    :",
         "@account@": "\n".join(f"    {line}" for line in _completed(name, described)) or "    :",
         "@installed@": "\n".join(f"    {line}" for line in _installed(name, described)),
-        "@stages@": "\n".join(
-            f'    tree "$here"/stages/{quote(label)} {_way(can)}' for label, can in stages
-        )
+        "@stages@": "\n".join(f'    tree "$here"/stages/{quote(label)} {_way(can)}' for label, can in stages)
         or "    :",
         "@target@": f'tree "$here" {_way(inside)}',
     }
@@ -86,7 +84,7 @@ def template_files(name: str, described: Described) -> dict[str, bytes]:
 
 def _completed(name: str, described: Described) -> Iterable[str]:
     for place, generated in _templates(name, described):
-        yield f"complete {quote(place)} {generated.mode:o}"
+        yield f"fill_in {quote(place)} {generated.mode:o}"
 
 
 def _installed(name: str, described: Described) -> Iterable[str]:

@@ -62,17 +62,27 @@ def describe(
 
     def mapped(facts: Facts) -> Mapped:
         return map_image(
-            image, facts, name=name, host=this_platform(), heading=heading, options=replace(options, volumes="none")
+            image,
+            facts,
+            name=name,
+            host=this_platform(),
+            heading=heading,
+            options=replace(options, volumes="none"),
         )
 
     assumed, open_ = mapped(_assumed(config, base)), mapped(_open(config, base))
-    paths = f"var/lib/machines/{name}.nspawn", f"etc/systemd/system/systemd-nspawn@{name}.service.d/docker2nspawn.conf"
+    paths = (
+        f"var/lib/machines/{name}.nspawn",
+        f"etc/systemd/system/systemd-nspawn@{name}.service.d/docker2nspawn.conf",
+    )
     secret = 0o600 if assumed.machine.secret else 0o644
     texts = [(paths[0], render(one.machine, heading), secret) for one in (assumed, open_)]
     settings, *files = (
         Generated(path, content, mode, template if template != content else None)
         for (path, content, mode), (_, template, _) in zip(
-            _contents(assumed, texts[0], paths[1], heading), _contents(open_, texts[1], paths[1], heading), strict=True
+            _contents(assumed, texts[0], paths[1], heading),
+            _contents(open_, texts[1], paths[1], heading),
+            strict=True,
         )
     )
     ignored = ignored_untrusted(assumed.machine)
@@ -141,7 +151,9 @@ def _user_note(user: str, facts: Facts) -> Note:
         return Note("exact", f"USER {user}", f"uid {name}, gid {group}")
     if name in {"", "0"} and not group:
         return Note("exact", f"USER {user}", "root")
-    text = "build.sh looks it up in the tree, and puts its uid, gid, groups and home directory into the settings"
+    text = (
+        "build.sh looks it up in the tree, and puts its uid, gid, groups and home directory into the settings"
+    )
     if not name.isdigit():
         text += f"; until then they have {_FIRST_ID}, which is what the first useradd or adduser gives"
     return Note("adapted", f"USER {user}", text)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +21,7 @@ from converter.dockerfile.described import Described, describe
 from converter.dockerfile.labels import source_label, stage_label
 from converter.dockerfile.model import Copy, ImageSource, Mount, Recipe, Run, Stage, StageSource
 from converter.dockerfile.options import BuildOptions
+from converter.dockerfile.output import MARKER, check_output, publish, staging
 from converter.dockerfile.parser import read
 from converter.dockerfile.quoting import one_line, printable, quote
 from converter.dockerfile.script import provision
@@ -30,14 +29,9 @@ from converter.dockerfile.selection import Selection
 from converter.dockerfile.stages import evaluate
 from converter.errors import ConversionError
 from converter.image.model import ImageConfig, Platform
-from converter.linux import RENAME_EXCHANGE, rename, syncfs
 from converter.machine.mapping import RunOptions
 from converter.note import Note
 
-MARKER = ".docker2nspawn"
-"""The file that tells a directory of ours, which --force may replace, from others."""
-
-_KEPT = ("secrets", "cache")  # the user's own, beside what we have made
 _ORDER = ("dropped", "adapted", "exact")
 _ALL = "image"
 
@@ -85,8 +79,8 @@ def translate(wanted: Wanted, open_image: OpenImage) -> Translated:
     images = _Images(given_bases(wanted.bases), open_image)
     recipe = evaluate(read(str(dockerfile), read_file(dockerfile)), options, images.config)
     context = open_context(directory, dockerfile)
-    _check_output(wanted.output, force=wanted.force)
-    with _disk_errors(wanted.output), _staged(wanted.output) as staged:
+    check_output(wanted.output, force=wanted.force)
+    with staging(wanted.output) as staged:
         described, notes = _Writing(recipe, context, images, staged, wanted).write()
         notes = (*described.notes, *notes)
         _refuse_losses(notes, strict=wanted.strict)
@@ -94,8 +88,7 @@ def translate(wanted: Wanted, open_image: OpenImage) -> Translated:
         mark = {"version": version("docker2nspawn"), "source": str(dockerfile), "name": wanted.name}
         (staged / MARKER).write_text(json.dumps(mark) + "\n")
         files = tuple(_listed(staged))
-        syncfs(staged)
-        _publish(staged, wanted.output)
+        publish(staged, wanted.output)
     return Translated(
         wanted.name,
         f"dockerfile:{dockerfile}",
@@ -211,7 +204,10 @@ class _Writing:
             if stage.base is not None:
                 next(sources)
             for source in sources:
-                if isinstance(source, ImageSource) and (label := source_label(source, self._recipe)) not in done:
+                if (
+                    isinstance(source, ImageSource)
+                    and (label := source_label(source, self._recipe)) not in done
+                ):
                     done.add(label)
                     self._note_base(source)
                     path = self._staged / "stages" / label / "bootstrap.sh"
@@ -292,7 +288,7 @@ class _Writing:
             yield Note(
                 "adapted",
                 "RUN",
-                "provision.sh runs it with what root may do where it is started; docker build leaves it fewer capabilities",
+                "in provision.sh it may do what root may where that is started; docker build takes capabilities away",
             )
         if any(step.insecure for step in runs):
             yield Note("adapted", "RUN --security=insecure", "it may do what root may, as every RUN here")
@@ -302,7 +298,7 @@ class _Writing:
                     yield Note(
                         "adapted",
                         "RUN --mount=type=ssh",
-                        "the agent's own socket ($SSH_AUTH_SOCK) with its own owner, so a USER other than root may be refused",
+                        "it is the agent's own socket ($SSH_AUTH_SOCK), with its owner: another USER may be refused",
                     )
 
 
@@ -332,53 +328,6 @@ def _write_bytes(path: Path, content: bytes, mode: int) -> None:
     path.chmod(mode)
 
 
-def _check_output(output: Path, *, force: bool) -> None:
-    if not output.exists() and not output.is_symlink():
-        return
-    if output.is_symlink() or not output.is_dir():
-        raise ConversionError(f"{output} is in the way: it is no directory; give --output another one")
-    if not any(output.iterdir()):
-        return
-    if not (output / MARKER).is_file():
-        raise ConversionError(f"{output} is not empty and was not made here; give --output another directory")
-    if not force:
-        raise ConversionError(f"{output} has a translation already; --force replaces it")
-
-
-@contextmanager
-def _staged(output: Path) -> Iterator[Path]:
-    """A hidden directory beside `output`; it is gone afterwards, or has become `output`."""
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(dir=output.absolute().parent, prefix=f".{output.name}.docker2nspawn-"))
-    try:
-        staged.chmod(0o755)
-        yield staged
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _publish(staged: Path, output: Path) -> None:
-    """Give it its name; what was there before goes, but for what the user has put there."""
-    if not output.exists() or not any(output.iterdir()):
-        staged.rename(output)
-        return
-    interrupt.too_late()
-    rename(staged, output, RENAME_EXCHANGE)
-    for name in _KEPT:
-        if (staged / name).is_dir():
-            (staged / name).rename(output / name)
-
-
-@contextmanager
-def _disk_errors(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConversionError(
-            f"cannot write {output}: {error.strerror} ({error.filename or output.parent})"
-        ) from None
-
-
 def _refuse_losses(notes: Iterable[Note], *, strict: bool) -> None:
     dropped = [note for note in notes if note.kind == "dropped"]
     if strict and dropped:
@@ -389,6 +338,3 @@ def _listed(staged: Path) -> Iterator[str]:
     for path in sorted(staged.iterdir()):
         if path.name != MARKER:
             yield path.name + "/" * path.is_dir()
-
-
-Progressing = Callable[[str], None]
