@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from converter import conversion
 from converter.errors import ConversionError
 from converter.machine.mapping import Hardening
 from converter.machine.model import Port
 from converter.machine.mounts import Volumes
 from converter.machine.network import parse_port
 from converter.machine.ports import NetworkKind
+from converter.options import OLDEST_SYSTEMD
 
 _SOURCE_HELP = (
     "docker-daemon:REF, container:NAME, docker-archive:FILE[:REF], oci-archive:FILE[:TAG], oci:DIR[:TAG], "
@@ -98,7 +98,7 @@ Systemd = Annotated[
     typer.Option(
         "--systemd",
         metavar="VERSION",
-        min=conversion.OLDEST_SYSTEMD,
+        min=OLDEST_SYSTEMD,
         help="systemd's version where the machine will run; default: what is installed below --root.",
         show_default=False,
     ),

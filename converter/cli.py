@@ -19,6 +19,7 @@ from converter.image.model import parse_platform
 from converter.machine.mapping import Hardening
 from converter.machine.mounts import Volumes
 from converter.machine.ports import NetworkKind
+from converter.options import Options
 from converter.rootfs.merge import Limits
 
 app = typer.Typer(
@@ -147,8 +148,8 @@ def _options(
     hardening: Hardening,
     systemd: int | None,
     on_unhealthy: Literal["none", "restart"],
-) -> conversion.Options:
-    return conversion.Options(
+) -> Options:
+    return Options(
         name=name,
         root=root.absolute(),
         force=force,

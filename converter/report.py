@@ -22,9 +22,9 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from converter.conversion import Result
 from converter.note import Note
 from converter.progress import Progress, Silent, Step
+from converter.result import Result
 
 _COLOURS = {"exact": "green", "adapted": "yellow", "dropped": "red"}
 _ORDER = {"dropped": 0, "adapted": 1, "exact": 2}  # what needs attention stands nearest to the command

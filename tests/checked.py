@@ -11,6 +11,7 @@ from typing import Any
 
 from converter import conversion
 from converter.check import Finding, check
+from converter.options import Options
 from converter.progress import Silent
 
 NAME = "hello"
@@ -109,9 +110,7 @@ def elf(machine: int, interpreter: str = "") -> bytes:
 
 def convert(root: Path, name: str = NAME) -> None:
     """Make the machine, in the host's network: tests give it one of its own."""
-    conversion.convert(
-        "fixtures/hello.tar", conversion.Options(name=name, root=root, network="host"), Silent()
-    )
+    conversion.convert("fixtures/hello.tar", Options(name=name, root=root, network="host"), Silent())
 
 
 def make_host(converted: Path, place: Path) -> BrokenHost:

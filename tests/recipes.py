@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from converter.image.model import ImageConfig, Platform
 
 AMD64 = Platform("linux", "amd64")
 BASE = ImageConfig(env=("PATH=/usr/local/bin:/usr/bin:/bin",))
+SOURCE = ImageSource("base")
 FROM = Instruction("FROM", ("base",), "FROM base", "Dockerfile", 1, 1)
 
 
@@ -85,7 +86,7 @@ class Writer:
         *,
         name: str | None = None,
         index: int = 0,
-        base: ImageSource | StageSource | None = ImageSource("base"),
+        base: ImageSource | StageSource | None = SOURCE,
         base_config: ImageConfig = BASE,
     ) -> Stage:
         """All of it as one stage."""
@@ -98,7 +99,7 @@ def recipe(*stages: Stage, file: str = "Dockerfile") -> Recipe:
 
 
 def write_script(
-    writer: Writer, directory: Path, *others: Stage, copies: dict[int, Sequence[Brought]] | None = None
+    writer: Writer, directory: Path, *others: Stage, copies: Mapping[int, Sequence[Brought]] | None = None
 ) -> Path:
     """provision.sh of what was written, after `others`."""
     stage = writer.stage(index=len(others))

@@ -42,23 +42,25 @@ _WHERE_IT_WENT = {
 class Brought(NamedTuple):
     """What a COPY or ADD from the build context brings: `name` below files/N, a directory for what it holds.
 
-    `archive`: to be unpacked. The name "" is files/N itself.
+    The name "" is files/N itself. `archive`: how tar(1) is told to unpack it ("-xzf"); "" for what is no archive.
     """
 
     name: str
-    archive: bool = False
+    archive: str = ""
 
 
 @dataclass
 class Blocks:
     """The blocks of one stage as they are made, and the functions that they call.
 
-    `copies` is what each COPY from the build context brings, in order.
+    `copies` is what each COPY from the build context brings, in order. `runs`: there is a RUN to set ENV for.
     """
 
     recipe: Recipe
     copies: Mapping[int, Sequence[Brought]]
+    binds: Mapping[tuple[int, int], str]
     state: State
+    runs: bool
     environment: str = "env_0"
     called: set[str] = field(default_factory=lambda: {"step", "fail"})
     network: bool = False
@@ -81,7 +83,7 @@ class Blocks:
         old, new = self.state, step.state
         lines = []
         before, after = _variables(old), _variables(new)
-        if before != after:
+        if self.runs and before != after:
             lines.append(self._environment(f"env_{step.number}", before, after))
         if old.user != new.user:
             user, group = account(new.user)
@@ -124,16 +126,24 @@ class Blocks:
         owner = "'0:0'" if step.origin is None else "''"
         if step.chown is not None:
             before, owner = self._owner(step.chown)
-        options = f"{owner} {data(step.chmod or '')} {data(step.destination)}"
+        # What is in files/ has the modes of --chmod already.
+        mode = step.chmod if step.chmod and step.origin is not None else ""
+        options = f"{owner} {data(mode)} {data(step.destination)}"
         if step.origin is None:
             lines = before
-            for archive, group in groupby(
+            for archive, brought in groupby(
                 self.copies.get(step.number, (Brought(""),)), lambda brought: brought.archive
             ):
-                self.called.add("unpack" if archive else "copy")
-                names = ["/".join(filter(None, (str(step.number), brought.name))) for brought in group]
-                words = ["unpack", data(step.destination)] if archive else ["copy", options]
-                lines.append(" ".join([*words, *(f'"$files"/{quote(name)}' for name in names)]))
+                places = [
+                    f'"$files"/{quote("/".join(filter(None, (str(step.number), one.name))))}'
+                    for one in brought
+                ]
+                if archive:
+                    self.called.add("unpack")
+                    lines += [f"unpack {data(step.destination)} {archive} {place}" for place in places]
+                else:
+                    self.called.add("copy")
+                    lines.append(" ".join(["copy", options, *places]))
             return lines or [":"]
         root = self._root(step.origin)
         lines = before
@@ -155,7 +165,7 @@ class Blocks:
         return f'"$stages"/{quote(source_label(origin, self.recipe) + "/root")}'
 
     def _run(self, step: Run) -> list[str]:
-        self.called |= {"run"}
+        self.called |= {"run", "become"}
         lines: list[str] = []
         around: list[str] = []
         environment = self.environment
@@ -193,7 +203,8 @@ class Blocks:
         match mount.kind:
             case "bind":
                 self.called |= {"with_bind"}
-                root = f'"$files"/{quote(f"{step.number}.{number}")}'
+                place = self.binds.get((step.number, number), f"{step.number}.{number}")
+                root = f'"$files"/{quote(place)}'
                 path, kind = "''", '"$([ -d "$at" ] && echo dir || echo file)"'
                 prepare = []
                 if mount.origin is not None:
@@ -256,12 +267,12 @@ def environment_function(name: str, base: str, words: Sequence[str]) -> str:
 
 
 def initial_environment(state: State) -> str:
-    """The functions for no variables but those that Docker always sets, and for `state`."""
+    """The functions for no variables but those that Docker always sets, and for `state`. They call `become`."""
     words = [assignment(name, value) for name, value in _variables(state).items()]
     path = f"PATH={data(DEFAULT_PATH)}"
     return "\n".join(
         [
-            f'env_none() {{ env -i -- HOME="$home" {path} "$@"; }}',
+            f'env_none() {{ become env -i -- HOME="$home" {path} "$@"; }}',
             environment_function("env_0", "env_none", words),
         ]
     )

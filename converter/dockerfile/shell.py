@@ -166,30 +166,29 @@ LINE
 """)
 
 _function(r"""
-# become ENV COMMAND…: COMMAND, in the environment of the function ENV, as $uid with $gid and $groups.
+# become COMMAND…: COMMAND as $uid with $gid and $groups, which are what `account` has found.
 # Directly when we are that already, else by what there is: setpriv, chroot of coreutils, su of busybox.
 become() {
-    env=$1
-    shift
     if [ -n "$root" ]; then
+        chroot --userspec=0:0 / true 2>/dev/null || fail '--root needs root, and chroot of coreutils'
         [ "$dir" = / ] || set -- /bin/sh -c 'cd -- "$1" && shift && exec "$@"' sh "$dir" "$@"
-        set -- "$(command -v chroot)" --userspec="$uid:$gid" --groups="$groups" "$root" "$@"
+        set -- chroot --userspec="$uid:$gid" --groups="$groups" "$root" "$@"
     elif [ "$(id -u):$(id -g):$(id -G)" = "$uid:$gid:$(echo "$groups" | tr , ' ')" ]; then
         : # as we are
     elif setpriv --reuid="$uid" --regid="$gid" --groups="$groups" true 2>/dev/null; then
-        set -- "$(command -v setpriv)" --reuid="$uid" --regid="$gid" --groups="$groups" "$@"
+        set -- setpriv --reuid="$uid" --regid="$gid" --groups="$groups" "$@"
     elif chroot --userspec="$uid:$gid" --groups="$groups" --skip-chdir / true 2>/dev/null; then
-        set -- "$(command -v chroot)" --userspec="$uid:$gid" --groups="$groups" --skip-chdir / "$@"
+        set -- chroot --userspec="$uid:$gid" --groups="$groups" --skip-chdir / "$@"
     elif [ -z "$group" ] && [ -n "$name" ] && su -s /bin/sh -c true -- "$name" 2>/dev/null; then
-        set -- "$(command -v su)" -p -s /bin/sh -c 'exec "$@"' -- "$name" sh "$@"
+        set -- su -s /bin/sh -c 'exec "$@"' -- "$name" sh "$@"
     elif [ "$uid:$gid" != "$(id -u):$(id -g)" ]; then
         fail "nothing here can become uid $uid, gid $gid: install setpriv (util-linux) in an earlier RUN, or use --root"
     fi
     if [ "$network" = none ]; then #[network]
         unshare -n true || fail 'RUN --network=none needs unshare (util-linux), and the right to use it' #[network]
-        set -- "$(command -v unshare)" -n "$@" #[network]
+        set -- unshare -n "$@" #[network]
     fi #[network]
-    "$env" "$@"
+    "$@"
 }
 """)
 
@@ -199,7 +198,7 @@ run() {
     account "$user" "$group"
     within "$root" "$dir"
     [ -d "${at:-/}" ] || mkdir -p -- "$at"
-    (cd -- "${at:-/}" && become "$@") </dev/null
+    (cd -- "${at:-/}" && "$@") </dev/null
 }
 """)
 
@@ -259,16 +258,14 @@ copy_matches() {
 """)
 
 _function(r"""
-# unpack DESTINATION ARCHIVE…: each ARCHIVE into the directory DESTINATION, as ADD does, with the owners that it says.
+# unpack DESTINATION OPTION ARCHIVE: what ADD does with a tar: into the directory DESTINATION, with the owners in it.
 unpack() {
     directory "$1" 0:0
-    at=${at:-/} kept=$(mktemp -d "${at%/}/.unpacked-XXXXXX")
-    shift
-    for archive; do # by way of an empty directory: tar would follow links that are there
-        tar -xpf "$archive" --numeric-owner -C "$kept"
-        fill "$at" "$kept"
-    done
-    rm -rf "$kept"
+    at=${at:-/}
+    new=$(mktemp -d "${at%/}/.unpacked-XXXXXX") # tar would follow links that are in the tree
+    tar -p --numeric-owner -C "$new" "$2" "$3"
+    fill "$at" "$new"
+    rm -rf "$new"
 }
 """)
 
@@ -291,7 +288,7 @@ put() {
         esac
         [ ! -d "${at:-/}" ] || at=$at/$2
         [ ! -d "$at" ] || [ -L "$at" ] || fail "a directory is in the place of the file $at"
-        cp -a --remove-destination "$1" "$at"
+        cp -af --remove-destination "$1" "$at"
         if [ -n "$owner" ]; then
             chown -h "$owner" "$at"
             [ -L "$at" ] || chmod "$(stat -c %a "$1")" "$at" # chown has taken away setuid
@@ -305,7 +302,7 @@ _function(r"""
 # fill DIRECTORY SOURCE: all that the directory SOURCE holds into DIRECTORY, which itself stays as it is.
 fill() {
     was=$(stat -c '%u:%g %a' "$1")
-    cp -a --remove-destination "$2/." "$1"
+    cp -af --remove-destination "$2/." "$1"
     chown "${was% *}" "$1"
     chmod "${was#* }" "$1"
 }

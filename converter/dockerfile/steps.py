@@ -23,7 +23,7 @@ from converter.dockerfile.model import (
     Step,
     Workdir,
 )
-from converter.dockerfile.mounts import bind, unmount
+from converter.dockerfile.namespace import bind, unmount
 from converter.dockerfile.overlay import copy, mount_layers, shortened, shown, trees_of
 from converter.dockerfile.owners import resolve_owner
 from converter.dockerfile.points import make_directories

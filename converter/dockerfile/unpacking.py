@@ -34,6 +34,7 @@ def unpack(fd: int, directory: int, owner: tuple[int, int] | None) -> None:
         try:
             for entry in read_entries(stream):
                 unpacking.put(entry)
+            stream.finish()
         except ConversionError as error:
             text = str(error).replace("the layer", "the archive", 1)
             raise ConversionError(f"{text}; make it anew") from None

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import stat
 from contextlib import suppress
 
-from converter.dockerfile.tree import DIRECTORY, Tree
+from converter.dockerfile.tree import DIRECTORY, Tree, joined
 from converter.rootfs.attributes import set_attributes
 
 _FICLONE = 0x40049409  # linux/fs.h
@@ -109,13 +108,20 @@ class Writer:
 
     def remove(self, path: str) -> None:
         """A file, or a directory with all that is in it. Raises OSError."""
-        fd, name = self.tree.parent(path)
-        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-            self.tree.forget(path)
+        waiting = [path]
+        while waiting:
+            path = waiting[-1]
             fd, name = self.tree.parent(path)
-            shutil.rmtree(name, dir_fd=fd)
-        else:
-            os.unlink(name, dir_fd=fd)
+            try:
+                os.unlink(name, dir_fd=fd)
+            except IsADirectoryError:
+                if names := self.tree.names(path):
+                    waiting += [joined(path, below) for below in names]
+                    continue
+                self.tree.forget(path)
+                fd, name = self.tree.parent(path)
+                os.rmdir(name, dir_fd=fd)
+            waiting.pop()
 
 
 def _change_mode(fd: int, name: str, mode: int, kind: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -44,6 +44,12 @@ class Reference:
     def __str__(self) -> str:
         start = {"image": "", "docker": "docker://"}.get(self.transport, f"{self.transport}:")
         return f"{start}{self.name}" + (f":{self.tag}" if self.tag else "")
+
+    def full(self) -> str:
+        """The reference, the same from whatever directory it was written."""
+        if self.transport in {"docker-archive", "oci-archive", "oci", "dockerfile"}:
+            return str(replace(self, name=str(Path(self.name).absolute())))
+        return str(self)
 
 
 def parse_reference(text: str) -> Reference:
