@@ -120,11 +120,12 @@ def _served(directory: Path) -> Path:
         (directory / name).write_bytes(content)
         os.utime(directory / name, (TIME, TIME))
     repository = directory / "work"
-    dates = {"GIT_AUTHOR_DATE": f"{TIME} +0000", "GIT_COMMITTER_DATE": f"{TIME} +0000"}
+    date = f"{TIME} +0000"
 
     def git(*arguments: str) -> None:
         identity = ("-c", "user.name=lab", "-c", "user.email=lab@example.org")
-        lab.run("git", "-C", repository, *identity, *arguments, **dates)
+        command = ("git", "-C", repository, *identity, *arguments)
+        lab.run(*command, GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
 
     lab.run("git", "init", "--quiet", "--initial-branch=main", repository)
     _write(
