@@ -147,3 +147,13 @@ def _shown(fact: Facts) -> dict[str, str]:
         "xattrs": repr(fact.xattrs),
         "names": repr(sorted(fact.names)),
     }
+
+
+def contents(tree: Tree) -> dict[str, str]:
+    """Path -> content of a file, "-> TARGET" of a link, or "dir"; without the root itself."""
+    found = {}
+    for path, fact in tree.items():
+        if path != b".":
+            text = {"file": fact.content.decode(), "symlink": f"-> {fact.content.decode()}"}
+            found[path.decode()] = text.get(fact.kind, fact.kind)
+    return found

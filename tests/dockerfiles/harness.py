@@ -87,6 +87,11 @@ def ask_for_values(place: Place, texts: Iterable[str]) -> dict[str, str | None]:
     return {**ask_for_values(place, texts[:half]), **ask_for_values(place, texts[half:])}
 
 
+def ask_each(place: Place, texts: Iterable[str]) -> dict[str, str | None]:
+    """The same one by one, as is quicker where BuildKit refuses most."""
+    return {text: None if (answer := _ask(place, [text])) is None else answer[0] for text in texts}
+
+
 def _ask(place: Place, texts: list[str]) -> list[str] | None:
     context = place.context("expressions")
     context.mkdir(exist_ok=True)

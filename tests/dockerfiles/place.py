@@ -124,7 +124,7 @@ def _served(directory: Path) -> Path:
 
     def git(*arguments: str) -> None:
         identity = ("-c", "user.name=lab", "-c", "user.email=lab@example.org")
-        command = ("git", "-C", repository, *identity, *arguments)
+        command = ("git", "-C", str(repository), *identity, *arguments)
         lab.run(*command, GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
 
     lab.run("git", "init", "--quiet", "--initial-branch=main", repository)
