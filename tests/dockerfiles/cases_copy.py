@@ -29,6 +29,17 @@ _WILD: Context = {
     for name in ("a1", "a2", "a3.txt", "b1", "b2.txt", "[x]", "*star", "q?", "d1/x.txt", "d1/y.md", "d2/x.txt", "d2/s/x.txt", ".hidden", ".d/x.txt", "sp ace")
 }  # fmt: skip
 
+
+def _files(*paths: str, content: str = "") -> dict[str, str]:
+    """Files and the directories on the way to them, as `documented` has them."""
+    found: dict[str, str] = {}
+    for path in paths:
+        names = path.split("/")
+        found |= {"/".join(names[:count]): "dir" for count in range(1, len(names))}
+        found[path] = content
+    return found
+
+
 CASES = (
     Case(
         "copy-file",
@@ -544,57 +555,80 @@ RUN id -u >/tmp/id
     ),
     Case(
         "copy-parents",
-        "--parents",
-        "# syntax=docker/dockerfile:1-labs\nFROM scratch\nCOPY --parents ./x/a.txt ./y/a.txt /parents/\nCOPY --parents x/./sub/*.md /cut/\nCOPY --parents */a.txt /wild/\n",
-        {
-            "x/a.txt": "xa\n",
-            "y/a.txt": "ya\n",
-            "x/sub/b.md": "b\n",
-        },
+        "--parents: pivots, wildcards, **, several sources; what BuildKit's own tests say",
+        r"""# syntax=docker/dockerfile:1-labs
+FROM busybox:lab AS base
+WORKDIR /test
+RUN <<EOF
+set -e
+mkdir -p a/b/c/d/e a/b2/c/d/e a/b/c2/d/e a/b/c2/d/e2
+touch a/b/c/d/foo a/b/c/d/e/bay a/b2/c/d/e/bar a/b/c2/d/e/baz a/b/c2/d/e2/baz
+EOF
+FROM scratch
+COPY --from=base --parents /test/a/b/./c/d /middle/
+COPY --from=base --parents /test/a/b/c/d/. /end/
+COPY --from=base --parents ./test/a/b/c/d /start/
+COPY --from=base --parents /test/a/./b/./c/d /double/
+COPY --from=base --parents /test/a/./*/c /wildcard/
+COPY --from=base --parents /test/a/b*/./c/**/e /deep/
+COPY --from=base --parents /test/a/b/c*/./d/**/baz /test/a/b*/./c/**/bar /several/
+COPY --from=base --parents /test/a/b/./c2*/none /nothing/
+COPY --parents x/y.txt z* /context/
+""",
+        {"x/y.txt": "y\n", "x/no": "", "z1": "1\n", "z2/z": "2\n"},
         documented={
-            "parents": "dir",
-            "parents/x": "dir",
-            "parents/x/a.txt": "xa\n",
-            "parents/y": "dir",
-            "parents/y/a.txt": "ya\n",
-            "cut": "dir",
-            "cut/sub": "dir",
-            "cut/sub/b.md": "b\n",
-            "wild": "dir",
-            "wild/x": "dir",
-            "wild/x/a.txt": "xa\n",
-            "wild/y": "dir",
-            "wild/y/a.txt": "ya\n",
+            **_files("middle/c/d/foo", "middle/c/d/e/bay"),
+            **_files("end/test/a/b/c/d/foo", "end/test/a/b/c/d/e/bay"),
+            **_files("start/test/a/b/c/d/foo", "start/test/a/b/c/d/e/bay"),
+            **_files("double/b/c/d/foo", "double/b/c/d/e/bay"),
+            **_files("wildcard/b/c/d/foo", "wildcard/b/c/d/e/bay", "wildcard/b2/c/d/e/bar"),
+            **_files("deep/c/d/e/bay", "deep/c/d/e/bar"),
+            **_files("several/d/e/baz", "several/d/e2/baz", "several/c/d/e/bar"),
+            "nothing": "dir",
+            **_files("context/x/y.txt", content="y\n"),
+            **_files("context/z1", content="1\n"),
+            **_files("context/z2/z", content="2\n"),
         },
     ),
     Case(
         "copy-exclude",
-        "--exclude",
-        "# syntax=docker/dockerfile:1-labs\nFROM scratch\nCOPY --exclude=*.txt --exclude=*.md *.* /files/\nCOPY --exclude=*.md --exclude=sub dir /dir/\nADD --exclude=**/x.* dir /added/\n",
+        "--exclude of COPY and ADD; what BuildKit's own tests say",
+        r"""# syntax=docker/dockerfile:1-labs
+FROM scratch
+COPY --exclude=*/*.png --exclude=*/*.jpeg dirs /1
+COPY --exclude=*/*.pdf --exclude=*/*.txt dirs /2
+ADD --exclude=*.mp3 dirs/dir3/ /3/
+COPY --exclude=*.mp3 --exclude=*.jpeg --exclude=*.png --exclude=*.pdf --exclude=*.txt dirs/dir* /4/
+ADD --exclude=*.mp* --exclude=*.jpeg --exclude=*.png --exclude=*.pdf dirs/dir* /5
+ADD --exclude=* dirs/dir* /6
+""",
         {
-            "a.txt": "a\n",
-            "b.md": "b\n",
-            "c.go": "c\n",
-            "dir/x.go": "x\n",
-            "dir/y.md": "y\n",
-            "dir/sub/z": "z\n",
-            "dir/keep/x.c": "c\n",
-            "dir/keep/k": "k\n",
+            **{f"dirs/dir1/{name}": name for name in ("101.png", "102.txt", "103.jpeg")},
+            **{f"dirs/dir2/{name}": name for name in ("201.pdf", "202.jpeg", "203.png")},
+            **{f"dirs/dir3/{name}": name for name in ("301.mp3", "302.mpeg")},
+            "dirs/dir4/401.txt": "401.txt",
+            "dirs/dir4/402.txt": Link("401.txt"),
         },
         documented={
-            "files": "dir",
-            "files/c.go": "c\n",
-            "dir": "dir",
-            "dir/x.go": "x\n",
-            "dir/keep": "dir",
-            "dir/keep/x.c": "c\n",
-            "dir/keep/k": "k\n",
-            "added": "dir",
-            "added/y.md": "y\n",
-            "added/sub": "dir",
-            "added/sub/z": "z\n",
-            "added/keep": "dir",
-            "added/keep/k": "k\n",
+            **_files("1/dir1/102.txt", content="102.txt"),
+            **_files("1/dir2/201.pdf", content="201.pdf"),
+            **_files("1/dir3/301.mp3", content="301.mp3"),
+            **_files("1/dir3/302.mpeg", content="302.mpeg"),
+            **_files("1/dir4/401.txt", content="401.txt"),
+            **_files("1/dir4/402.txt", content="-> 401.txt"),
+            **_files("2/dir1/101.png", content="101.png"),
+            **_files("2/dir1/103.jpeg", content="103.jpeg"),
+            **_files("2/dir2/202.jpeg", content="202.jpeg"),
+            **_files("2/dir2/203.png", content="203.png"),
+            **_files("2/dir3/301.mp3", content="301.mp3"),
+            **_files("2/dir3/302.mpeg", content="302.mpeg"),
+            "2/dir4": "dir",
+            **_files("3/302.mpeg", content="302.mpeg"),
+            **_files("4/302.mpeg", content="302.mpeg"),
+            **_files("5/102.txt", content="102.txt"),
+            **_files("5/401.txt", content="401.txt"),
+            **_files("5/402.txt", content="-> 401.txt"),
+            "6": "dir",
         },
     ),
 )
