@@ -19,8 +19,8 @@ Written by `D2N_WRITE_DOCKERFILES=1 ./run-tests --lab tests/dockerfiles`. Each c
 - **tree**: every name, its kind, mode, owner, content or target, device numbers, extended attributes, which names are
   the same file, and its time: either both have the time of the source, or both were made by the build.
 
-*equal*: in all of that. *refused*: Docker refuses it, and so do we, for the same reason. *documented*: Docker 26.1's own
-frontend lacks it, and Docker's documentation decides. Numbers are the differences that are meant, listed below.
+*equal*: in all of that. *refused*: Docker refuses it, and so do we, for the same reason. *documented*: Docker 26.1's
+own frontend lacks it, and its documentation decides. Numbers are the differences that are meant, listed below.
 """
 
 _PARTS = (

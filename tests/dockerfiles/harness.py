@@ -56,6 +56,7 @@ def run_docker(place: Place, work: Path, cases: Iterable[Case]) -> dict[str, Bui
             return Built()
         done = docker_build(place, case)
         if done.returncode != 0:
+            assert "failed to solve" in done.stderr or case.fails, done.stderr
             return Built(error=done.stderr)
         return from_docker(f"equal/{case.name}", work, place.host.docker)
 
@@ -99,6 +100,7 @@ def _ask(place: Place, texts: list[str]) -> list[str] | None:
     tag = "equal/expressions"
     done = place.host.run("docker", "build", "-q", "-t", tag, place.seen(context), check=False)
     if done.returncode != 0:
+        assert "failed to solve" in done.stderr, done.stderr  # and not: a daemon that has crashed
         return None
     shown = place.host.run("docker", "inspect", "--format={{json .Config.Labels}}", tag).stdout
     labels = json.loads(shown)
