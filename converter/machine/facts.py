@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from converter.image.model import ImageConfig
-from converter.rootfs.merge import Inode, Plan
 
 # Docker's, for images that set none (moby: oci.DefaultPathEnv).
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -15,6 +15,26 @@ MOUNT_POINTS = ("/dev", "/proc", "/run", "/sys")
 """What nspawn mounts something on by its path, in 252 to 262: through a link it would write to the host."""
 
 _SMALL_FILE = 16 * 1024 * 1024  # passwd and group files beyond this are an attack
+
+
+class There(Protocol):
+    """Where a path leads, links followed: the real path without a leading slash, and the kind as in Entry."""
+
+    @property
+    def path(self) -> bytes: ...
+
+    @property
+    def kind(self) -> str: ...
+
+
+class Tree(Protocol):
+    """A tree that is planned (rootfs.merge.Plan) or stands on the disk (rootfs.standing.StandingTree)."""
+
+    def lookup(self, path: str) -> There | None: ...
+
+    def children(self, path: str) -> list[bytes]: ...
+
+    def read(self, path: str, limit: int) -> bytes | None: ...
 
 
 @dataclass(frozen=True)
@@ -39,20 +59,20 @@ class Facts:
     has_os_release: bool = True
 
 
-def observe(plan: Plan, config: ImageConfig) -> Facts:
-    """Look up in the merged tree what the mapping of `config` needs."""
+def observe(tree: Tree, config: ImageConfig) -> Facts:
+    """Look up in the tree what the mapping of `config` needs."""
     mentioned = {path for path in (config.working_dir, *config.volumes) if path}
     return Facts(
-        passwd=plan.read("etc/passwd", _SMALL_FILE),
-        group=plan.read("etc/group", _SMALL_FILE),
-        directories=frozenset(path for path in mentioned if _is_dir(plan, path)),
-        blocked=frozenset(path for path in mentioned if _is_blocked(plan, path)),
-        program=_find_program(plan, config),
-        run=tuple(sorted(name.decode("utf-8", "surrogateescape") for name in plan.children("run"))),
-        links={path: led for path in MOUNT_POINTS if (led := _led_to(plan, path)) is not None},
-        machine_id=plan.read("etc/machine-id", _SMALL_FILE),
-        has_usr=_is_dir(plan, "usr"),
-        has_os_release=any(plan.lookup(path) for path in ("etc/os-release", "usr/lib/os-release")),
+        passwd=tree.read("etc/passwd", _SMALL_FILE),
+        group=tree.read("etc/group", _SMALL_FILE),
+        directories=frozenset(path for path in mentioned if _is_dir(tree, path)),
+        blocked=frozenset(path for path in mentioned if _is_blocked(tree, path)),
+        program=_find_program(tree, config),
+        run=tuple(sorted(name.decode("utf-8", "surrogateescape") for name in tree.children("run"))),
+        links={path: led for path in MOUNT_POINTS if (led := _led_to(tree, path)) is not None},
+        machine_id=tree.read("etc/machine-id", _SMALL_FILE),
+        has_usr=_is_dir(tree, "usr"),
+        has_os_release=any(tree.lookup(path) for path in ("etc/os-release", "usr/lib/os-release")),
     )
 
 
@@ -65,27 +85,27 @@ def search_path(env: Sequence[str]) -> str:
     return DEFAULT_PATH
 
 
-def _led_to(plan: Plan, path: str) -> str | None:
+def _led_to(tree: Tree, path: str) -> str | None:
     """The path at the end of the link `path`, "" for one that leads nowhere; None when it is no link."""
-    node = plan.root.children.get(path.strip("/").encode())
-    if not isinstance(node, Inode) or node.entry.kind != "symlink":
-        return None
-    found = plan.lookup(path)
-    return "/" + found.path.decode("utf-8", "surrogateescape") if found is not None else ""
+    found = tree.lookup(path)
+    if found is None:
+        return "" if path.strip("/").encode() in tree.children("") else None
+    led = "/" + found.path.decode("utf-8", "surrogateescape")
+    return led if led != path else None
 
 
-def _is_dir(plan: Plan, path: str) -> bool:
-    found = plan.lookup(path)
+def _is_dir(tree: Tree, path: str) -> bool:
+    found = tree.lookup(path)
     return found is not None and found.kind == "dir"
 
 
-def _is_blocked(plan: Plan, path: str) -> bool:
+def _is_blocked(tree: Tree, path: str) -> bool:
     parts = path.strip("/").split("/")
-    found = (plan.lookup("/".join(parts[: n + 1])) for n in range(len(parts)))
+    found = (tree.lookup("/".join(parts[: n + 1])) for n in range(len(parts)))
     return any(there is not None and there.kind != "dir" for there in found)
 
 
-def _find_program(plan: Plan, config: ImageConfig) -> str | None:
+def _find_program(tree: Tree, config: ImageConfig) -> str | None:
     command = (*config.entrypoint, *config.cmd)
     if not command:
         return None
@@ -95,7 +115,7 @@ def _find_program(plan: Plan, config: ImageConfig) -> str | None:
     else:
         candidates = [f"{directory or '.'}/{program}" for directory in search_path(config.env).split(":")]
     for candidate in candidates:
-        found = plan.lookup(candidate)
+        found = tree.lookup(candidate)
         if found is not None and found.kind == "file":
             return "/" + found.path.decode("utf-8", "surrogateescape")
     return None

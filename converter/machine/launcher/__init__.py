@@ -63,14 +63,15 @@ def launcher_arguments(
     bounding: int | None = None,
     chdir: str | None = None,
     no_new_privs: bool = False,
+    root: str | None = None,
 ) -> tuple[str, ...]:
     """The whole command line of the launcher, all of it words that a settings file can hold.
 
     `setenv` are NAME=VALUE assignments, `unsetenv` names. `clean` takes out what nspawn adds to the environment, but
     not the names in `keep`: those that the settings file sets. `bounding` is the mask of the capabilities that stay
-    (see capability_mask); `chdir` the working directory. Bytes that are no UTF-8 are Python's surrogate escapes
-    (PEP 383). Raises ConversionError for what no program can be given: a NUL, a variable without a name, or more
-    than the kernel's 128 KiB in one word.
+    (see capability_mask); `chdir` the working directory; `root` a mount point, a plain path, that becomes the root
+    first. Bytes that are no UTF-8 are Python's surrogate escapes (PEP 383). Raises ConversionError for what no program
+    can be given: a NUL, a variable without a name, or more than the kernel's 128 KiB in one word.
     """
     for assignment in setenv:
         if assignment.find("=") < 1:
@@ -86,6 +87,8 @@ def launcher_arguments(
         setenv, unsetenv, keep, directory, argv = (
             [_escaped(word) for word in part] for part in (setenv, unsetenv, keep, directory, argv)
         )
+    if root is not None:
+        options.append(f"--root={root}")
     if bounding is not None:
         options.append(f"--bounding={bounding:x}")
     if no_new_privs:

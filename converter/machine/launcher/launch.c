@@ -1,7 +1,8 @@
 /* Runs a program in a machine where the settings of systemd-nspawn cannot say what `docker run` would do.
  *
- *     launch [--escaped] [--groups=N,N,...] [--gid=N] [--uid=N] [--bounding=HEX] [--no-new-privs] [--chdir=PATH]
- *            [--keep=NAME]... [--clean] [--setenv=NAME=VALUE]... [--unsetenv=NAME]... [--] PROGRAM ARG...
+ *     launch [--escaped] [--root=PATH] [--groups=N,N,...] [--gid=N] [--uid=N] [--bounding=HEX] [--no-new-privs]
+ *            [--chdir=PATH] [--keep=NAME]... [--clean] [--setenv=NAME=VALUE]... [--unsetenv=NAME]... [--]
+ *            PROGRAM ARG...
  *
  * It gives the standard streams to the user, sets the supplementary groups (exactly those; none for an empty list),
  * the gid and the uid, changes the environment, finds PROGRAM as runc does and becomes it: the pid stays, and PROGRAM
@@ -15,6 +16,10 @@
  * for entering a machine from the host with more privileges than the machine has. Until PROGRAM runs, nobody who
  * lacks CAP_SYS_PTRACE may then look at this process (its memory, descriptors and /proc/PID/exe), and it has no
  * descriptors but 0, 1 and 2: a path in the machine cannot lead through one to the host.
+ *
+ * --root makes the mount point PATH, which has directories /proc, /sys and /dev, the root of this mount namespace:
+ * what was mounted on those three comes along, everything else of the old root goes out of sight. That is for a tree
+ * in which nothing may be made that is not its own.
  *
  * Bytes are taken as they are. After --escaped, every NAME, VALUE, PATH, PROGRAM and ARG is decoded first: \n, \t,
  * \\ and \xHH, which is any byte but NUL. Any other backslash is an error.
@@ -39,6 +44,7 @@ typedef unsigned long word;
 enum { WRITE = 1, EXECVE = 59, SETGROUPS = 116, SETRESUID = 117, SETRESGID = 119, EXIT_GROUP = 231 };
 enum { FACCESSAT = 269, STATX = 332 };
 enum { PRCTL = 157, CAPGET = 125, CAPSET = 126, CHDIR = 80, CLOSE = 3, FCHOWN = 93 };
+enum { MOUNT = 165, UMOUNT2 = 166, PIVOT_ROOT = 155 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -59,6 +65,7 @@ __asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %r
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 252 };
 enum { FACCESSAT = 307, STATX = 383 };
 enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6, FCHOWN = 207 };
+enum { MOUNT = 21, UMOUNT2 = 52, PIVOT_ROOT = 217 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -78,6 +85,7 @@ __asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %esp, %eax\n and $-16, %e
 enum { WRITE = 64, EXECVE = 221, SETGROUPS = 159, SETRESUID = 147, SETRESGID = 149, EXIT_GROUP = 94 };
 enum { FACCESSAT = 48, STATX = 291 };
 enum { PRCTL = 167, CAPGET = 90, CAPSET = 91, CHDIR = 49, CLOSE = 57, FCHOWN = 55 };
+enum { MOUNT = 40, UMOUNT2 = 39, PIVOT_ROOT = 41 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -98,6 +106,7 @@ __asm__(".globl _start\n_start:\n mov x29, 0\n mov x30, 0\n mov x0, sp\n bl laun
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 248 };
 enum { FACCESSAT = 334, STATX = 397 };
 enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6, FCHOWN = 207 };
+enum { MOUNT = 21, UMOUNT2 = 52, PIVOT_ROOT = 218 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -118,6 +127,7 @@ __asm__(".globl _start\n_start:\n mov fp, #0\n mov lr, #0\n mov r0, sp\n bic sp,
 enum { WRITE = 64, EXECVE = 221, SETGROUPS = 159, SETRESUID = 147, SETRESGID = 149, EXIT_GROUP = 94 };
 enum { FACCESSAT = 48, STATX = 291 };
 enum { PRCTL = 167, CAPGET = 90, CAPSET = 91, CHDIR = 49, CLOSE = 57, FCHOWN = 55 };
+enum { MOUNT = 40, UMOUNT2 = 39, PIVOT_ROOT = 41 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -138,6 +148,7 @@ __asm__(".globl _start\n_start:\n li s0, 0\n li ra, 0\n mv a0, sp\n andi sp, sp,
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 81, SETRESUID = 164, SETRESGID = 169, EXIT_GROUP = 234 };
 enum { FACCESSAT = 298, STATX = 383 };
 enum { PRCTL = 171, CAPGET = 183, CAPSET = 184, CHDIR = 12, CLOSE = 6, FCHOWN = 95 };
+enum { MOUNT = 21, UMOUNT2 = 52, PIVOT_ROOT = 203 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -163,6 +174,7 @@ __asm__(".globl _start\n_start:\n lis 2, .TOC.@ha\n addi 2, 2, .TOC.@l\n mr 3, 1
 enum { WRITE = 4, EXECVE = 11, SETGROUPS = 206, SETRESUID = 208, SETRESGID = 210, EXIT_GROUP = 248 };
 enum { FACCESSAT = 300, STATX = 379 };
 enum { PRCTL = 172, CAPGET = 184, CAPSET = 185, CHDIR = 12, CLOSE = 6, FCHOWN = 207 };
+enum { MOUNT = 21, UMOUNT2 = 52, PIVOT_ROOT = 217 };
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -187,6 +199,7 @@ enum { BAD_LAUNCH = 125, CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
 enum { ENOENT = 2, EISDIR = 21, AT_FDCWD = -100, X_OK = 1, STATX_TYPE = 1, S_IFMT = 0170000, S_IFDIR = 0040000 };
 enum { AT_EMPTY_PATH = 0x1000, S_IFIFO = 0010000, S_IFCHR = 0020000, FIRST_PTS = 136, LAST_PTS = 143 };
 enum { PATH_MAX = 4096, NGROUPS_MAX = 65536 };
+enum { MS_BIND = 4096, MS_REC = 16384, MS_PRIVATE = 1 << 18, MNT_DETACH = 2 };
 enum { CLOSE_RANGE = 436 }; /* everywhere, since Linux 5.9 */
 enum { PR_SET_DUMPABLE = 4, PR_CAPBSET_READ = 23, PR_CAPBSET_DROP = 24, PR_SET_NO_NEW_PRIVS = 38 };
 enum { CAPABILITY_VERSION_3 = 0x20080522, CAPABILITIES = 64, FIRST_OTHER_FD = 3, FD_GUESS = 1024 };
@@ -570,6 +583,21 @@ static void limit_to(const char *name, struct mask mask)
     must(name, "setting its capabilities: ", call(CAPSET, (long)&header, (long)sets, 0, 0, 0));
 }
 
+/* As runc does: pivot_root(2) may put the old root upon the new one, from where it is taken away. */
+static void enter_root(const char *path)
+{
+    static const char kept[][6] = {"/proc", "/sys", "/dev"};
+
+    must(path, "mounts of its own: ", call(MOUNT, 0, (long)"/", 0, MS_REC | MS_PRIVATE, 0));
+    must(path, "entering it: ", call(CHDIR, (long)path, 0, 0, 0, 0));
+    for (word i = 0; i < sizeof kept / sizeof *kept; i++)
+        must(path, "taking /proc, /sys and /dev along: ",
+             call(MOUNT, (long)kept[i], (long)(kept[i] + 1), 0, MS_BIND | MS_REC, 0));
+    must(path, "making it the root: ", call(PIVOT_ROOT, (long)".", (long)".", 0, 0, 0));
+    must(path, "leaving the old root: ", call(UMOUNT2, (long)".", MNT_DETACH, 0, 0, 0));
+    must(path, "entering the new root: ", call(CHDIR, (long)"/", 0, 0, 0, 0));
+}
+
 /* Called by _start with the stack as the kernel made it. */
 __attribute__((used)) _Noreturn void launch(word *stack)
 {
@@ -578,7 +606,7 @@ __attribute__((used)) _Noreturn void launch(word *stack)
     long uid = -1, gid = -1, group_count = -1;
     int escaped = 0, bounded = 0, no_new_privileges = 0;
     struct mask bounding = {{-1U, -1U}};
-    const char *directory = 0;
+    const char *directory = 0, *root = 0;
     word count = 0;
 
     while (old[count])
@@ -593,6 +621,8 @@ __attribute__((used)) _Noreturn void launch(word *stack)
 
         if ((value = after(option, "--escaped")) && !*value) {
             escaped = 1;
+        } else if ((value = after(option, "--root="))) {
+            root = escaped ? decode(value) : value;
         } else if ((value = after(option, "--groups="))) {
             group_count = (long)read_groups(groups, value, option);
         } else if ((value = after(option, "--gid="))) {
@@ -635,6 +665,8 @@ __attribute__((used)) _Noreturn void launch(word *stack)
     for (char **at = argument; escaped && *at; at++)
         decode(*at);
 
+    if (root)
+        enter_root(root);
     if (bounded) {
         hide(*argument);
         close_all();

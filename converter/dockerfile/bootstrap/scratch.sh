@@ -1,0 +1,2 @@
+
+# FROM scratch: there is nothing in it.

@@ -1,0 +1,3 @@
+
+[ ! -d "$target" ] || rmdir "$target"
+mv "$partial" "$target"

@@ -1,0 +1,230 @@
+"""What builds have made already, kept by what it was made from.
+
+Below the cache's directory:
+
+    layers/KEY/tree       what one step has changed, as overlayfs keeps it: an upper directory
+    layers/KEY/meta.json  what it is; its modification time is that of its last use
+    layers/.#KEY/         one that is being made: its maker holds the lock locks/KEY
+    names/KEY             a link to the layer (its KEY) that something is known to come to without making it
+    mounts/ID/            the directories of RUN --mount=type=cache; run_mounts.py
+    lock                  builds hold it shared; who removes layers must have it alone
+
+A layer is complete and on the disk before it gets its name, by a rename. One whose maker was killed is told by its
+free lock, and removed by the next build. KEY is 128 bits of a SHA-256 in hex.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from converter.linux import sync_file_system
+
+_FORMAT = 1  # a cache of another format is another cache
+_KEY = 32  # hex digits: short, because 100 of them must fit in one page of mount options
+_PARTIAL = ".#"
+_POLL = 0.1  # seconds between looks at a lock that another process holds
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A complete layer. `tree` None: the step has changed nothing. `whole`: nothing below it counts."""
+
+    key: str
+    tree: Path | None
+    whole: bool
+    config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Making:
+    """A layer that is being made: what its step changes goes to `tree`; `work` is for everything else."""
+
+    key: str
+    path: Path
+
+    @property
+    def tree(self) -> Path:
+        return self.path / "tree"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+
+def key_of(*parts: object) -> str:
+    """The key of what is made from `parts`: anything that JSON can say."""
+    text = json.dumps([_FORMAT, *parts], sort_keys=True, default=str)
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_KEY]
+
+
+class Cache:
+    """The cache below one directory, which is made when it is missing. Threads may share it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.layers = self.directory / "layers"
+        self.mounts = self.directory / "mounts"
+        self._names = self.directory / "names"
+        self._locks = self.directory / "locks"
+        for path in (self.directory, self.layers, self.mounts, self._names, self._locks):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._in_use: BinaryIO = (self.directory / "lock").open("ab")
+        fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        self._remove_dead()
+
+    def close(self) -> None:
+        """From now on layers may be removed."""
+        self._in_use.close()
+
+    def find(self, key: str) -> Layer | None:
+        """The layer of that key, which counts as used now; None when there is none."""
+        path = self.layers / key
+        try:
+            meta = json.loads((path / "meta.json").read_bytes())
+            os.utime(path / "meta.json")
+            return Layer(key, None if meta["empty"] else path / "tree", meta["whole"], meta["config"])
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            return None
+
+    def named(self, key: str) -> Layer | None:
+        """The layer that `key` is known to come to; None when none is known."""
+        with contextlib.suppress(OSError):
+            return self.find(str((self._names / key).readlink()))
+        return None
+
+    def name(self, key: str, layer: Layer) -> None:
+        """Remember that `key` comes to this layer, from now on."""
+        waiting = self._names / f"{_PARTIAL}{key}-{os.getpid()}-{time.monotonic_ns()}"
+        waiting.symlink_to(layer.key)
+        waiting.replace(self._names / key)
+
+    @contextlib.contextmanager
+    def making(self, key: str, stopped: Callable[[], None]) -> Iterator[Making | None]:
+        """Make the layer of that key alone; None when another build has just made it, and `find` has it.
+
+        `stopped` is called now and then while another build makes it, to raise when this one is to end. What is not
+        completed with `complete` is removed at the end. Raises OSError.
+        """
+        with self.locked(key, stopped):
+            if self.find(key) is not None:
+                yield None
+                return
+            path = self.layers / f"{_PARTIAL}{key}"
+            making = Making(key, path)
+            try:
+                _remove(path)
+                path.mkdir(mode=0o700)
+                making.tree.mkdir(mode=0o755)
+                making.tree.chmod(0o755)
+                making.work.mkdir(mode=0o700)
+                yield making
+            finally:
+                _remove(path)
+
+    def complete(
+        self,
+        making: Making,
+        instruction: str,
+        *,
+        parent: str | None,
+        whole: bool = False,
+        config: dict[str, Any] | None = None,
+    ) -> Layer:
+        """Give a layer its name. `instruction` and `parent` tell people what it is. Raises OSError."""
+        empty = not whole and not any(making.tree.iterdir()) and not _is_opaque(making.tree)
+        _remove(making.work)
+        meta = {
+            "key": making.key,
+            "parent": parent,
+            "instruction": instruction,
+            "created": time.time(),
+            "size": _size(making.tree),
+            "empty": empty,
+            "whole": whole,
+            "config": config,
+        }
+        (making.path / "meta.json").write_text(json.dumps(meta))
+        sync_file_system(self.layers)
+        place = self.layers / making.key
+        _remove(place)  # one whose meta.json cannot be read
+        making.path.rename(place)
+        return Layer(making.key, None if empty else place / "tree", whole, config)
+
+    @contextlib.contextmanager
+    def locked(self, name: str, stopped: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock `name` alone, among all threads and processes."""
+        fd = self._lock(self._locks / name, stopped)
+        try:
+            yield
+        finally:
+            (self._locks / name).unlink(missing_ok=True)
+            os.close(fd)
+
+    def _lock(self, path: Path, stopped: Callable[[], None]) -> int:
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                while not _try_lock(fd):
+                    stopped()
+                    time.sleep(_POLL)
+                if _is_still(fd, path):  # else its last holder has taken it away
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _remove_dead(self) -> None:
+        """Remove what killed builds were making."""
+        for path in self.layers.glob(f"{_PARTIAL}*"):
+            lock = self._locks / path.name.removeprefix(_PARTIAL)
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if _try_lock(fd) and _is_still(fd, lock):
+                    _remove(path)
+                    lock.unlink()
+            finally:
+                os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_still(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_opaque(tree: Path) -> bool:
+    return "trusted.overlay.opaque" in os.listxattr(tree)
+
+
+def _size(tree: Path) -> int:
+    """Bytes on the disk, hard links counted once."""
+    done = subprocess.run(
+        ["du", "--summarize", "--block-size=1", "--", tree], capture_output=True, text=True, check=False
+    )
+    return int(done.stdout.split()[0]) if done.stdout else 0
+
+
+def _remove(path: Path) -> None:
+    """By rm(1), which takes any depth."""
+    if os.path.lexists(path):
+        subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)

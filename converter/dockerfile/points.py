@@ -1,0 +1,119 @@
+"""Directories and mount points in a tree that is being built: made where a program in it would look for them.
+
+Links of the tree are resolved inside it, here and not by the kernel. Nothing else changes the tree meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from converter.errors import ConversionError
+
+_MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
+
+
+@dataclass(frozen=True)
+class MadePoint:
+    """A mount point that was not there: its path in the tree without a leading slash, and its directory's times."""
+
+    path: str
+    times: tuple[int, int]
+
+
+def make_directories(root_fd: int, path: str, owner: tuple[int, int] = (0, 0), mode: int = 0o755) -> str:
+    """The real path, without a leading slash, of the directory `path`; what is missing of it is made.
+
+    Raises ConversionError when something else is in its place.
+    """
+
+    def make(missing: str) -> None:
+        os.mkdir(missing, 0o700, dir_fd=root_fd)
+        os.chown(missing, *owner, dir_fd=root_fd, follow_symlinks=False)
+        os.chmod(missing, mode, dir_fd=root_fd)
+
+    real = _resolve(root_fd, path, make)
+    if not stat.S_ISDIR(os.stat(real or ".", dir_fd=root_fd, follow_symlinks=False).st_mode):
+        raise ConversionError(f"/{real} is not a directory, so {path!r} cannot be made")
+    return real
+
+
+def make_mount_point(root_fd: int, path: str, *, directory: bool, made: list[MadePoint]) -> str:
+    """The real path, without a leading slash, of what something can be mounted on; when it is new, it is in `made`.
+
+    Directories above it are made too, and stay. Raises ConversionError when that cannot be done.
+    """
+    missing: list[MadePoint] = []
+
+    def make(part: str) -> None:
+        above = os.stat(part.rpartition("/")[0] or ".", dir_fd=root_fd, follow_symlinks=False)
+        missing.append(MadePoint(part, (above.st_atime_ns, above.st_mtime_ns)))
+        os.mkdir(part, 0o755, dir_fd=root_fd)
+        os.chmod(part, 0o755, dir_fd=root_fd)
+
+    real = _resolve(root_fd, path, make)
+    if missing:
+        made.append(missing[-1])
+        if not directory:
+            os.rmdir(real, dir_fd=root_fd)
+            os.close(os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=root_fd))
+    is_directory = stat.S_ISDIR(os.stat(real or ".", dir_fd=root_fd, follow_symlinks=False).st_mode)
+    if is_directory != directory:
+        kind = "a directory" if is_directory else "no directory"
+        raise ConversionError(
+            f"{path!r} is {kind} in the image, so what it is to show cannot be mounted on it"
+        )
+    return real
+
+
+def remove_mount_points(root_fd: int, made: list[MadePoint]) -> None:
+    """Take out again the mount points that are as they were made: empty. Their directories get their times back."""
+    for point in reversed(made):
+        with suppress(OSError):  # gone, or in use by now
+            status = os.stat(point.path, dir_fd=root_fd, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                os.rmdir(point.path, dir_fd=root_fd)
+            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                os.unlink(point.path, dir_fd=root_fd)
+            else:
+                continue
+            directory = point.path.rpartition("/")[0] or "."
+            os.utime(directory, ns=point.times, dir_fd=root_fd, follow_symlinks=False)
+
+
+def _resolve(root_fd: int, path: str, make: Callable[[str], None]) -> str:
+    """The real path of `path`, links resolved inside the root; `make` makes each directory on the way that is not."""
+    waiting = _reversed_parts(path)
+    real: list[str] = []
+    links = 0
+    while waiting:
+        part = waiting.pop()
+        if part == "..":
+            del real[-1:]
+            continue
+        here = "/".join([*real, part])
+        try:
+            mode = os.stat(here, dir_fd=root_fd, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            make(here)
+        except OSError as error:
+            raise ConversionError(f"cannot make {path!r} in the image: {error.strerror}") from None
+        else:
+            if stat.S_ISLNK(mode):
+                links += 1
+                if links > _MAX_LINKS:
+                    raise ConversionError(f"too many symbolic links on the way to {path!r} in the image")
+                target = os.readlink(here, dir_fd=root_fd)
+                if target.startswith("/"):
+                    real.clear()
+                waiting += _reversed_parts(target)
+                continue
+        real.append(part)
+    return "/".join(real)
+
+
+def _reversed_parts(path: str) -> list[str]:
+    return [part for part in reversed(path.split("/")) if part not in {"", "."}]

@@ -1,0 +1,189 @@
+"""New files in a Tree: made, filled and finished, one after the other, through descriptors of their directories."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from contextlib import suppress
+
+from converter.dockerfile.tree import DIRECTORY, Tree
+from converter.rootfs.attributes import set_attributes
+
+_FICLONE = 0x40049409  # linux/fs.h
+_COPY = 1 << 30  # bytes at once for copy_file_range(2)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# What says something about the host or its mounts, not about the file.
+_HOSTS_OWN = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
+
+Attributes = list[tuple[bytes, bytes]]
+
+
+class Writer:
+    """Writes below the root of `tree`. Without root, everything belongs to the caller."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self._ownership = os.geteuid() == 0
+
+    def make_directories(self, path: str, owner: tuple[int, int]) -> None:
+        """A directory and those above it where they are missing, mode 0755. `path` is resolved.
+
+        Raises NotADirectoryError when something else is there; OSError.
+        """
+        missing: list[str] = []
+        while (found := self.tree.find(path)) is None:
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        for directory in reversed(missing):
+            self.make_directory(directory, 0o755)
+            self.finish(directory, "dir", 0o755, owner, None)
+
+    def make_directory(self, path: str, mode: int) -> None:
+        """A new directory, for us alone until it is finished, unless we would be shut out. Raises OSError."""
+        fd, name = self.tree.parent(path)
+        os.mkdir(name, mode & 0o777 | 0o700, dir_fd=fd)
+
+    def new_file(self, path: str) -> int:
+        """A descriptor of a new regular file. Raises OSError."""
+        fd, name = self.tree.parent(path)
+        return os.open(name, _NEW, 0o600, dir_fd=fd)
+
+    def make_link(self, path: str, target: str) -> None:
+        """A new symbolic link. Raises OSError."""
+        fd, name = self.tree.parent(path)
+        os.symlink(target, name, dir_fd=fd)
+
+    def make_name(self, path: str, of: str) -> None:
+        """A further name of a file in the tree. Raises OSError."""
+        fd, name = self.tree.parent(path)
+        source = os.dup(fd)  # the cache of open directories may close it for the other one
+        try:
+            other, old = self.tree.parent(of)
+            os.link(old, name, src_dir_fd=other, dst_dir_fd=source, follow_symlinks=False)
+        finally:
+            os.close(source)
+
+    def make_special(self, path: str, kind: str, device: int) -> bool:
+        """A device or fifo; False where devices cannot be made: without root. Raises OSError."""
+        fd, name = self.tree.parent(path)
+        types = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
+        try:
+            os.mknod(name, types[kind] | 0o600, device, dir_fd=fd)
+        except PermissionError:
+            return False
+        return True
+
+    def finish(
+        self,
+        path: str,
+        kind: str,
+        mode: int,
+        owner: tuple[int, int],
+        times: tuple[int, int] | None,
+        attributes: Attributes | None = None,
+    ) -> None:
+        """Owner, mode, attributes and then times (atime, mtime in ns) of what has its content. Raises OSError."""
+        fd, name = self.tree.parent(path) if path else (self.tree.directory(""), ".")
+        if self._ownership:
+            os.chown(name, *owner, dir_fd=fd, follow_symlinks=False)
+        if kind != "symlink":
+            _change_mode(fd, name, mode, kind)
+        if attributes:
+            set_attributes(b"/proc/self/fd/%d/%s" % (fd, os.fsencode(name)), attributes)
+        if times is not None:
+            os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
+
+    def change_mode(self, path: str, mode: int) -> None:
+        """Of a directory. Raises OSError."""
+        os.fchmod(self.tree.directory(path), mode)
+
+    def set_times(self, path: str, times: tuple[int, int]) -> None:
+        """atime and mtime in ns. Raises OSError."""
+        fd, name = self.tree.parent(path) if path else (self.tree.directory(""), ".")
+        os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
+
+    def remove(self, path: str) -> None:
+        """A file, or a directory with all that is in it. Raises OSError."""
+        fd, name = self.tree.parent(path)
+        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            self.tree.forget(path)
+            fd, name = self.tree.parent(path)
+            shutil.rmtree(name, dir_fd=fd)
+        else:
+            os.unlink(name, dir_fd=fd)
+
+
+def _change_mode(fd: int, name: str, mode: int, kind: str) -> None:
+    """chmod(2) without following a link, which Linux has only since 6.6, for what is known to be none."""
+    if kind == "dir":
+        directory = os.open(name, DIRECTORY, dir_fd=fd)
+        try:
+            os.fchmod(directory, mode)
+        finally:
+            os.close(directory)
+    else:
+        os.chmod(name, mode, dir_fd=fd)
+
+
+def attributes_of(fd: int, name: str) -> Attributes:
+    """The extended attributes that belong to a file, in the directory `fd`; a link is not followed."""
+    place = b"/proc/self/fd/%d/%s" % (fd, os.fsencode(name))
+    found = []
+    with suppress(OSError):  # a file system without attributes
+        for attribute in os.listxattr(place, follow_symlinks=False):
+            if not attribute.startswith(_HOSTS_OWN):
+                with suppress(OSError):
+                    value = os.getxattr(place, attribute, follow_symlinks=False)
+                    found.append((os.fsencode(attribute), value))
+    return sorted(found)
+
+
+def copy_content(source: int, target: int) -> None:
+    """All of a file: shared where the file system can, holes kept. Raises OSError."""
+    size = os.fstat(source).st_size
+    if not size:
+        return
+    with suppress(OSError):
+        fcntl.ioctl(target, _FICLONE, source)
+        return
+    sparse = os.fstat(source).st_blocks * 512 < size
+    at = 0
+    while at < size:
+        end = size
+        if sparse:
+            try:
+                at = os.lseek(source, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                break  # nothing but a hole is left
+            end = os.lseek(source, at, os.SEEK_HOLE)
+        at = _copy_range(source, target, at, end)
+    os.ftruncate(target, size)
+
+
+def _copy_range(source: int, target: int, at: int, end: int) -> int:
+    while at < end:
+        try:
+            count = os.copy_file_range(source, target, min(_COPY, end - at), at, at)
+        except OSError as error:
+            if error.errno not in {
+                errno.ENOSYS,
+                errno.EXDEV,
+                errno.EPERM,
+                errno.EOPNOTSUPP,
+                errno.EINVAL,
+                errno.EIO,
+            }:
+                raise
+            data = os.pread(source, 1 << 20 if end - at > 1 << 20 else end - at, at)
+            count = os.pwrite(target, data, at) if data else 0
+        if not count:
+            raise OSError("a file became shorter while it was read")
+        at += count
+    return at
