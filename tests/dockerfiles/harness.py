@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tests.dockerfiles import expressions
 from tests.dockerfiles.built import Built, Difference, differences, from_docker
 from tests.dockerfiles.case import Case
 from tests.dockerfiles.cases import CASES
+from tests.dockerfiles.here import build_here
 from tests.dockerfiles.listed import Listed, reason_for
 from tests.dockerfiles.place import Place, docker_build, write_context
 
@@ -63,6 +65,14 @@ def run_docker(place: Place, work: Path, cases: Iterable[Case]) -> dict[str, Bui
     return each(one, cases)
 
 
+def run_here(place: Place, work: Path, cases: Iterable[Case]) -> dict[str, Built]:
+    """What we make of them, from the images of the same Docker."""
+    os.environ["DOCKER_HOST"] = place.host.docker
+    state = work / "equal-here"
+    state.mkdir()
+    return each(lambda case: build_here(place, state, case), cases)
+
+
 def compare(docker: Mapping[str, Built], ours: Mapping[str, Built]) -> dict[str, Outcome]:
     """The outcome of every case."""
     return {
@@ -98,10 +108,10 @@ def _ask(place: Place, texts: list[str]) -> list[str] | None:
     context.mkdir(exist_ok=True)
     (context / "Dockerfile").write_text(expressions.dockerfile(texts))
     tag = "equal/expressions"
-    done = place.host.run("docker", "build", "-q", "-t", tag, place.seen(context), check=False)
+    done = place.docker("build", "-q", "-t", tag, place.seen(context), check=False)
     if done.returncode != 0:
         assert "failed to solve" in done.stderr, done.stderr  # and not: a daemon that has crashed
         return None
-    shown = place.host.run("docker", "inspect", "--format={{json .Config.Labels}}", tag).stdout
+    shown = place.docker("inspect", "--format={{json .Config.Labels}}", tag).stdout
     labels = json.loads(shown)
     return [labels[f"e{number}"] for number in range(len(texts))]

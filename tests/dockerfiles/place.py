@@ -42,6 +42,11 @@ class Place:
         """The file of a secret, as found from here."""
         return self.host.root / _CONTEXTS / f"{case.name}.secret.{name}"
 
+    def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The docker command of the host, whatever DOCKER_HOST is here."""
+        engine = "--host=unix:///run/docker.sock"
+        return self.host.run("docker", engine, *arguments, check=check, timeout=300)
+
     def seen(self, path: Path) -> str:
         """A path as it is on the host."""
         return f"/{path.relative_to(self.host.root)}"
@@ -52,7 +57,7 @@ def ready(work: Path, host: lab.Host) -> Iterator[Place]:
     """Base images in Docker, a web server on loopback for both sides, an agent's socket."""
     place = Place(host)
     (host.root / _CONTEXTS).mkdir(parents=True, exist_ok=True)
-    lab.wait_until("Docker", lambda: host.run("docker", "info", check=False).returncode == 0)
+    lab.wait_until("Docker", lambda: place.docker("info", check=False).returncode == 0)
     _import(place, _busybox(work), "busybox:lab")
     _import(place, lab.root_tarball("debian"), "debian:bookworm")
     served = _served(work / "served")
@@ -70,7 +75,7 @@ def ready(work: Path, host: lab.Host) -> Iterator[Place]:
 def _import(place: Place, tarball: Path, name: str) -> None:
     there = place.host.root / _CONTEXTS / "base.tar"
     shutil.copy(tarball, there)
-    place.host.run("docker", "import", place.seen(there), name, timeout=120)
+    place.docker("import", place.seen(there), name)
     there.unlink()
 
 
@@ -184,11 +189,11 @@ def _write(directory: Path, entries: Context) -> None:
 def docker_build(place: Place, case: Case, tag: str | None = None) -> subprocess.CompletedProcess[str]:
     """`docker build` of a case whose context is written; the image is equal/NAME."""
     context = place.seen(place.context(case.name))
-    command = ["docker", "build", "--progress=plain", f"--tag={tag or f'equal/{case.name}'}"]
+    command = ["build", "--progress=plain", f"--tag={tag or f'equal/{case.name}'}"]
     command += [f"--file={context}/{case.file}"]
     command += [f"--build-arg={name}={value}" for name, value in case.build_args.items()]
     command += [f"--target={case.target}"] if case.target is not None else []
     command += [f"--secret=id={name},src={place.seen(place.secret(case, name))}" for name in case.secrets]
     command += [f"--allow={name}" for name in case.allow]
     command += [f"--ssh=default={place.seen(place.agent)}"] if case.ssh else []
-    return place.host.run(*command, context, check=False, timeout=300)
+    return place.docker(*command, context, check=False)
