@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.image import daemon
+from converter.image.config import parse_container_config
 from converter.image.model import Healthcheck, ImageConfig
 from converter.progress import Silent
 from converter.rootfs.extract import writing
@@ -64,6 +65,9 @@ class Difference:
 def from_docker(name: str, work: Path, host: str) -> Built:
     """The image `name` of the Docker Engine at `host`, its layers unpacked by what unpacks every image."""
     os.environ["DOCKER_HOST"] = host
+    inspected = daemon.connect().images.get(name).attrs
+    if not inspected["RootFS"].get("Layers"):  # Docker cannot save an image without layers
+        return Built(parse_container_config(inspected["Config"]), {})
     with tempfile.TemporaryDirectory(dir=work) as place:
         spool, root = Path(place, "spool"), Path(place, "root")
         spool.mkdir()
