@@ -71,7 +71,9 @@ def _arguments() -> argparse.Namespace:
         "--linear", action="store_true", help="instead: growth with the number of layers and of entries"
     )
     parser.add_argument(
-        "--dockerfiles", action="store_true", help="instead: Dockerfiles translated, and built again beside docker"
+        "--dockerfiles",
+        action="store_true",
+        help="instead: Dockerfiles translated, and built again beside docker",
     )
     parser.add_argument(
         "--output",

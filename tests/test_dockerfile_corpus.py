@@ -17,7 +17,10 @@ from fuzz.dockerfile_checks import PATH, check_recipe
 
 FILES = sorted((Path(__file__).parent.parent / "fixtures/dockerfiles").glob("*.Dockerfile"))
 # What `docker build` would have to be told, too.
-_ARGUMENTS = {"labels-and-args": {"VERSION": "v1.2.3", "REVISION": "abcdef"}, "arg-driven-from": {"RELEASE": "trixie"}}
+_ARGUMENTS = {
+    "labels-and-args": {"VERSION": "v1.2.3", "REVISION": "abcdef"},
+    "arg-driven-from": {"RELEASE": "trixie"},
+}
 _TARGETS = {"multi-target-ci": "test", "php-symfony-caddy": "frankenphp_dev", "node-pnpm-monorepo": "api"}
 
 
@@ -26,7 +29,9 @@ def config_of_a_base_or_a_stand_in(source: ImageSource) -> ImageConfig:
     base = find_base(source)
     if base is not None:
         return base.config
-    return ImageConfig(env=(PATH, "LANG=C.UTF-8", "APP_UID=1654"), cmd=("sh",), working_dir="/srv", on_build=())
+    return ImageConfig(
+        env=(PATH, "LANG=C.UTF-8", "APP_UID=1654"), cmd=("sh",), working_dir="/srv", on_build=()
+    )
 
 
 def recipe_of(path: Path) -> Recipe:
@@ -38,7 +43,10 @@ def recipe_of(path: Path) -> Recipe:
 def shellcheck(scripts: list[Path]) -> str:
     """What it and the shell itself have against these scripts, in one go."""
     checked = subprocess.run(
-        ["shellcheck", "--severity=warning", "--format=gcc", "--", *scripts], capture_output=True, text=True, check=False
+        ["shellcheck", "--severity=warning", "--format=gcc", "--", *scripts],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     parsed = subprocess.run(
         ["/bin/sh", "-c", 'for script; do sh -n "$script" || echo "$script"; done', "sh", *scripts],
