@@ -15,7 +15,7 @@ import pytest
 from converter.dockerfile.cache import Cache
 from converter.dockerfile.forward import forwarded
 from converter.dockerfile.model import DockerfileError, Mount, Run, StageSource, State
-from converter.dockerfile.mounts import own_namespace
+from converter.dockerfile.namespace import own_namespace
 from converter.dockerfile.overlay import shown, trees_of
 from converter.errors import ConversionError
 from tests.building import (

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.dockerfile.mounts import NODEV, NOEXEC, NOSUID, bind, mount, unmount
+from converter.dockerfile.namespace import NODEV, NOEXEC, NOSUID, bind, mount, unmount
 from converter.dockerfile.points import make_directories
 from converter.dockerfile.run_mounts import HOSTNAME, Bind, applied
 from converter.errors import ConversionError
