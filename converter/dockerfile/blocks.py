@@ -126,9 +126,7 @@ class Blocks:
         owner = "'0:0'" if step.origin is None else "''"
         if step.chown is not None:
             before, owner = self._owner(step.chown)
-        # What is in files/ has the modes of --chmod already.
-        mode = step.chmod if step.chmod and step.origin is not None else ""
-        options = f"{owner} {data(mode)} {data(step.destination)}"
+        options = f"{owner} {data(step.chmod or '')} {data(step.destination)}"
         if step.origin is None:
             lines = before
             for archive, brought in groupby(
