@@ -171,8 +171,23 @@ _function(r"""
 become() {
     if [ -n "$root" ]; then
         chroot --userspec=0:0 / true 2>/dev/null || fail '--root needs root, and chroot of coreutils'
-        [ "$dir" = / ] || set -- /bin/sh -c 'cd -- "$1" && shift && exec "$@"' sh "$dir" "$@"
-        set -- chroot --userspec="$uid:$gid" --groups="$groups" "$root" "$@"
+        if [ "$dir" = / ]; then # then nothing is needed in the tree but the program: chroot between env and it
+            rest=$(($# - words))
+            while [ "$rest" -gt 0 ]; do
+                set -- "$@" "$1"
+                shift
+                rest=$((rest - 1))
+            done
+            set -- "$@" "$(command -v chroot)" --userspec="$uid:$gid" --groups="$groups" "$root"
+            while [ "$rest" -lt "$words" ]; do
+                set -- "$@" "$1"
+                shift
+                rest=$((rest + 1))
+            done
+        else
+            set -- /bin/sh -c 'cd -- "$1" && shift && exec "$@"' sh "$dir" "$@"
+            set -- chroot --userspec="$uid:$gid" --groups="$groups" "$root" "$@"
+        fi
     elif [ "$(id -u):$(id -g):$(id -G)" = "$uid:$gid:$(echo "$groups" | tr , ' ')" ]; then
         : # as we are
     elif setpriv --reuid="$uid" --regid="$gid" --groups="$groups" true 2>/dev/null; then
@@ -198,6 +213,7 @@ run() {
     account "$user" "$group"
     within "$root" "$dir"
     [ -d "${at:-/}" ] || mkdir -p -- "$at"
+    words=$(($# - 1))
     (cd -- "${at:-/}" && "$@") </dev/null
 }
 """)
