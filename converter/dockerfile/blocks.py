@@ -58,6 +58,7 @@ class Blocks:
 
     recipe: Recipe
     copies: Mapping[int, Sequence[Brought]]
+    binds: Mapping[tuple[int, int], str]
     state: State
     runs: bool
     environment: str = "env_0"
@@ -125,7 +126,9 @@ class Blocks:
         owner = "'0:0'" if step.origin is None else "''"
         if step.chown is not None:
             before, owner = self._owner(step.chown)
-        options = f"{owner} {data(step.chmod or '')} {data(step.destination)}"
+        # What is in files/ has the modes of --chmod already.
+        mode = step.chmod if step.chmod and step.origin is not None else ""
+        options = f"{owner} {data(mode)} {data(step.destination)}"
         if step.origin is None:
             lines = before
             for archive, brought in groupby(
@@ -200,7 +203,8 @@ class Blocks:
         match mount.kind:
             case "bind":
                 self.called |= {"with_bind"}
-                root = f'"$files"/{quote(f"{step.number}.{number}")}'
+                place = self.binds.get((step.number, number), f"{step.number}.{number}")
+                root = f'"$files"/{quote(place)}'
                 path, kind = "''", '"$([ -d "$at" ] && echo dir || echo file)"'
                 prepare = []
                 if mount.origin is not None:

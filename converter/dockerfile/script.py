@@ -85,20 +85,22 @@ def provision(
     recipe: Recipe,
     *,
     copies: Mapping[int, Sequence[Brought]] | None = None,
+    binds: Mapping[tuple[int, int], str] | None = None,
     top: str = "",
 ) -> str:
     """The script for one stage: text with surrogate escapes where the Dockerfile has bytes that are no UTF-8.
 
-    `copies`: what each COPY from the build context brings, by its number; without, the directory files/N. The Mth
-    mount of step N is at files/N.M when it is a bind from the context. `top` leads from the directory of the script
+    `copies`: what each COPY from the build context brings, by its number; without, the directory files/N. `binds`:
+    where below files/ a RUN finds what it mounts from the context, by its number and the mount's, from 1; without, at
+    files/N.M. `top` leads from the directory of the script
     to the one with stages/, cache/ and secrets/ ("/../.." or "").
     """
     state = _first_state(stage)
     runs = any(isinstance(step, Run) for step in stage.steps)
-    blocks = Blocks(recipe, copies or {}, state, runs)
+    blocks = Blocks(recipe, copies or {}, binds or {}, state, runs)
     bodies = [blocks.block(step) for step in stage.steps]
     user, group = account(state.user)
-    needs = {*blocks.called, "account"}
+    library = functions({*blocks.called, "account"}, network=blocks.network)
     setting = [f"user={data(user)} group={data(group)}", f"dir={data(state.working_directory)}", "home=/"]
     if blocks.network:
         setting.append("network=''")
@@ -113,9 +115,13 @@ def provision(
         "export PATH LC_ALL",
         "unset CDPATH",
         "",
-        functions(needs, network=blocks.network),
+        library,
         _OPTIONS,
-        f"top=$here{top} files=$here/files stages=$here{top}/stages",
+        " ".join(
+            f"{variable}=$here{place}"
+            for variable, place in (("top", top), ("files", "/files"), ("stages", f"{top}/stages"))
+            if f"${variable}" in library or any(f"${variable}" in body for body in bodies)
+        ),
         f"steps={len(stage.steps)}",
         "",
         _END,
