@@ -303,6 +303,7 @@ def _script(made: _Native | None, beginning: _Beginning, changes: Sequence[TreeC
     text += f"/work/src/provision.sh --from {beginning.rest}\n"
     if changes:
         text += "\n# What the machine needs in its tree, and docker run would provide.\n"
+        text += "umount /etc/resolv.conf 2>/dev/null || : # mkosi's own\n"
         text += "".join(f"{line}\n" for line in _changes(changes))
     return text
 
