@@ -21,7 +21,7 @@ from converter.dockerfile.model import (
     Step,
     Workdir,
 )
-from converter.dockerfile.quoting import assignment, command, comment, data, one_line, quote
+from converter.dockerfile.quoting import assignment, command, comment, data, one_line, printable, quote
 from converter.machine.facts import DEFAULT_PATH
 
 _SHELLS = re.compile(r"(?:/usr)?(?:/bin/)?(?:sh|bash|dash|ash|zsh|ksh)")
@@ -104,7 +104,7 @@ class Blocks:
 
     def _guarded(self, step: Step, lines: Sequence[str]) -> list[str]:
         text = quote(one_line(step.instruction.text))
-        place = quote(one_line(f"{step.instruction.file}:{step.instruction.line}"))
+        place = quote(printable(f"{step.instruction.file}:{step.instruction.line}"))
         return [f"if step {step.number} {place} {text}; then", *(f"    {line}" for line in lines), "fi"]
 
     def _workdir(self, step: Workdir) -> list[str]:
@@ -157,9 +157,10 @@ class Blocks:
             pivot, _, wanted = path.partition("/./")
         try:
             but = " ".join(map(quote, expressions(step.exclude)))
+            literal, patterns = globs(path) if is_wild(path) and not step.parents else (path, [])
         except ValueError as error:
             raise step.instruction.error(
-                f"provision.sh cannot make the exception {error}", "build it with docker2nspawn convert"
+                f"a script cannot look for {str(error)[:40]!r}", "build it with docker2nspawn convert instead"
             ) from None
         if step.parents:
             self.called |= {"look_in", "take_only", "put", "copy"}
@@ -179,7 +180,6 @@ class Blocks:
                 else f"copy_from {root} {options} {data(path)}"
             ]
         self.called |= {"look_in", "copy_but", "is_there"} if but else {"look_in", "copy_matches"}
-        literal, patterns = globs(path)
         found = " ".join(f'"$at"/{pattern}' for pattern in patterns)
         lines = [f"look_in {root} {data(literal)}"]
         if not but:
