@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import signal
+import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from converter import interrupt
 from converter.dockerfile.build import Builder, Built, Settings, assemble
 from converter.dockerfile.context import Source
 from converter.dockerfile.model import (
@@ -174,3 +177,31 @@ class Site:
 
 def bind_mount(target: str, **more: Any) -> Mount:
     return Mount("bind", target, **more)
+
+
+def slow(number: int) -> Stage:
+    """A stage with steps of a moment each; what it makes tells each of them."""
+    steps = [
+        run(f"echo {n} >/made-{n}; sleep 0.05; echo {n} >>/made-{n}; rm -f /lib/old/{n}", line=n)
+        for n in range(1, number + 1)
+    ]
+    return stage(*steps)
+
+
+def main(place: str, number: str, chroot: str = "") -> None:
+    """Build the slow stage in a process of its own, which ends as the command does when a signal asks it to."""
+    for number_of_signal in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number_of_signal, interrupt.on_signal)
+    site = Site(Path(place))
+    print("building", flush=True)
+    try:
+        built = site.build(
+            slow(int(number)), chroot=bool(chroot), output=lambda *_: print("running", flush=True)
+        )
+        print("\n".join(path.parent.name for path in built.layers))
+    except interrupt.Interrupted:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -127,9 +127,10 @@ def test_several_archives_and_files(build: Build) -> None:
         ({"d/x": ("->", "y"), "d/y": "y"}, [("x", "file", "new")], {"d/x": "new", "d/y": "y"}),
         ({"d/x": ("->", "y"), "d/y": None}, [("x", "dir", "")], {"d/x": None, "d/y": None}),
         # Links on the way lead no further than to the directory, as it is Docker's root meanwhile.
-        ({"d/x": ("->", "/y"), "y/keep": "k"}, [("x/z", "file", "z")],
+        ({"d/x": ("->", "/y"), "d/y": None, "y/keep": "k"}, [("x/z", "file", "z")],
          {"d/x": ("->", "/y"), "y/keep": "k", "d/y/z": "z"}),
-        ({}, [("x", "symlink", "/etc"), ("x/z", "file", "z")], {"d/x": ("->", "/etc"), "d/etc/z": "z"}),
+        ({"d/etc": None}, [("x", "symlink", "/etc"), ("x/y/z", "file", "z")], {
+            "d/x": ("->", "/etc"), "d/etc/y/z": "z"}),
         ({}, [("x", "symlink", "../../.."), ("x/z", "file", "z")], {"d/x": ("->", "../../.."), "d/z": "z"}),
         ({}, [("x", "symlink", "/"), ("x/../../z", "file", "z")], {"d/x": ("->", "/"), "d/z": "z"}),
         ({}, [("../../z", "file", "z")], {"d/z": "z"}),
@@ -157,8 +158,17 @@ def test_members(build: Build, before: Files, members: list[tuple[str, str, str]
         (hostile_tar.entry(name=b"a") + b"x" * 512, "wrong checksum"),
         (tar(("b", "hardlink", "nothing")), "cannot copy"),
         (tar(("b", "hardlink", "../../../etc/passwd")), "cannot copy"),
+        (
+            tar(("x", "symlink", "/etc"), ("x/z", "file", "z")),
+            "goes through the link 'x', which leads nowhere",
+        ),
+        (
+            tar(("x", "symlink", "y"), ("x/y/z", "file", "z")),
+            "goes through the link 'x', which leads nowhere",
+        ),
+        (tar(("x", "symlink", "x"), ("x/z", "file", "z")), "too many links"),
     ],
-    ids=["cut", "cut gzip", "damaged", "no such file", "out"],
+    ids=["cut", "cut gzip", "damaged", "no such file", "out", "dangling", "dangling above", "loop"],
 )
 def test_damaged_archives(build: Build, data: bytes, text: str) -> None:
     make(build.context, {"a.tar": data})
@@ -181,6 +191,15 @@ def test_members_keep_their_owners(build: Build) -> None:
     build.copy(add("a.tar"), (33, 33))
     owners = {str(path.relative_to(build.root)): path.stat().st_uid for path in build.root.rglob("*")}
     assert owners == {"d": 33, "d/x": 1234, "d/y": 0, "d/y/z": 1234}
+
+
+@pytest.mark.parametrize(("name", "mode"), [("./", 0o711), (".", 0o711), ("/", 0o755), ("../", 0o755)])
+def test_the_member_that_is_the_directory_itself(build: Build, name: str, mode: int) -> None:
+    make(build.context, {"a.tar": tar((name, "dir", ""))})
+    make(build.root, {"d": None})
+    (build.root / "d").chmod(0o711)
+    build.copy(add("a.tar"))
+    assert stat.S_IMODE((build.root / "d").stat().st_mode) == mode
 
 
 def test_a_sparse_member(build: Build) -> None:
@@ -241,7 +260,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     running.answers, running.directory, running.seen = {}, tmp_path / "served", []
     running.directory.mkdir()
     Server.__init__(running, ("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=running.serve_forever)
+    thread = threading.Thread(target=running.serve_forever, args=[0.02])
     thread.start()
     yield running
     running.shutdown()

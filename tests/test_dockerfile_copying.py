@@ -429,6 +429,20 @@ def test_attributes_and_holes(build: Build) -> None:
     assert made.stat().st_blocks * 512 < 1 << 20
 
 
+@pytest.mark.skipif(not ROOT, reason="capabilities need root")
+def test_capabilities_are_kept_but_for_those_of_a_context(build: Build) -> None:
+    make(build.context, {"x": "x"})
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    os.setxattr(build.context / "x", "security.capability", capability)
+    build.copy(step("x"))
+    assert os.listxattr(build.root / "d/x") == []
+    stage = Source(build.context, "stage 'build'")
+    selection = select(step("x"), stage, build.spool())
+    put(selection, step("x"), build.root, (5, 6))
+    assert os.getxattr(build.root / "d/x", "security.capability") == capability
+    assert fingerprint(selection) != build.fingerprint(step("x"))
+
+
 def test_names_of_all_kinds(build: Build) -> None:
     names = [b"new\nline", b"\xff\xfe", b"-rf", b"a b", b"$(id)", b"*", "ü".encode(), b"x" * 255]
     for name in names:

@@ -91,6 +91,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
     yield made
     made.assert_nothing_out()
+    subprocess.run(["rm", "-rf", made.root], check=True)  # some are deeper than pytest's own cleaning goes
 
 
 _LINKS = {

@@ -35,8 +35,8 @@ _HINTS = (  # what BuildKit says, and what to do about it
     ("must have two arguments", "write NAME=value"),
     ("can't find =", 'quote a value that has spaces: NAME="a b"'),
     ("arrays must be comprised of strings only", 'put every argument in double quotes: ["nginx", "-g"]'),
+    ("is not ASCII", "put the word in double quotes, and only plain spaces between words"),
     ("file with no instructions", "begin with FROM"),
-    ("space that is not ASCII", "put the word in double quotes, and only plain spaces between words"),
 )
 
 
@@ -58,9 +58,9 @@ def read(file: Path | str, data: bytes) -> Dockerfile:
         head[0] = f"# escape={directives.escape}\n"
     reader = _Reader(name, lines, directives.escape)
     try:
-        commands = _parsed("".join((*head, *lines[directives.lines :])))
-    except dockerfile.GoParseError as error:
-        raise reader.locate(str(error), directives.lines) from None
+        commands = dockerfile.parse_string("".join((*head, *lines[directives.lines :])))
+    except (dockerfile.GoParseError, UnicodeDecodeError) as error:
+        raise reader.locate(_said(error), directives.lines) from None
     if len(commands) > _MOST_INSTRUCTIONS:
         last = commands[_MOST_INSTRUCTIONS].start_line
         raise DockerfileError(name, last, 1, f"more than {_MOST_INSTRUCTIONS} instructions", "split it up")
@@ -123,7 +123,9 @@ class _Reader:
 
     def _instruction(self, command: dockerfile.Command, line: Line, end_line: int, text: str) -> Instruction:
         number, column = line.place(0)
-        keyword = self._keyword(command.cmd or self.escape, number, column)
+        keyword = (command.cmd or "").upper()
+        if keyword not in KEYWORDS:
+            raise self._unknown(number, column, command.cmd or self.escape)
         if command.json and (nul := _NUL.search(line.text)):
             place = line.place(nul.start())
             raise DockerfileError(self.file, *place, "a NUL character cannot be part of an argument")
@@ -146,13 +148,6 @@ class _Reader:
             column=column,
             trigger=trigger,
         )
-
-    def _keyword(self, name: str, number: int, column: int) -> str:
-        keyword = name.upper()
-        if keyword not in KEYWORDS:
-            hint = near(keyword, KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
-            raise DockerfileError(self.file, number, column, f"unknown instruction: {name}", hint)
-        return keyword
 
     def _flags(self, command: dockerfile.Command, line: Line) -> tuple[Flag, ...]:
         if not command.flags:
@@ -180,7 +175,7 @@ class _Reader:
             return None
         inner = line.rest(start.end())
         number, column = inner.place(0)
-        keyword = self._keyword(command.sub_cmd, number, column)
+        keyword = command.sub_cmd.upper()
         if keyword == "ONBUILD":
             text = "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"
             raise DockerfileError(self.file, number, column, text, "remove one ONBUILD")
@@ -188,13 +183,19 @@ class _Reader:
             text = f"{keyword} isn't allowed as an ONBUILD trigger"
             raise DockerfileError(self.file, number, column, text, "remove this line")
         following = "".join(self.lines[line.end : end_line])
+        if keyword not in KEYWORDS:
+            raise self._unknown(number, column, command.sub_cmd)
         head = f"# escape={self.escape}\n" if self.escape != "\\" else ""
         try:
-            only = _parsed(f"{head}{inner.text}\n{following}")[0]
-        except dockerfile.GoParseError as error:
-            raise self._error(inner, str(error)) from None
+            only = dockerfile.parse_string(f"{head}{inner.text}\n{following}")[0]
+        except (dockerfile.GoParseError, UnicodeDecodeError) as error:
+            raise self._error(inner, _said(error)) from None
         expression = inner.text + "".join(f"\n{h.content}{h.name}" for h in only.heredocs)
         return self._instruction(only, inner, end_line, expression)
+
+    def _unknown(self, number: int, column: int, word: str) -> DockerfileError:
+        hint = near(word, KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
+        return DockerfileError(self.file, number, column, f"unknown instruction: {word}", hint)
 
     def locate(self, message: str, index: int) -> DockerfileError:
         """Find what the package's `message` is about by reading one instruction after the other."""
@@ -206,9 +207,9 @@ class _Reader:
             index = line.end
             try:
                 self._parse(line)
-            except dockerfile.GoParseError as error:
+            except (dockerfile.GoParseError, UnicodeDecodeError) as error:
                 if "unterminated heredoc" not in str(error):
-                    return self._error(line, str(error))
+                    return self._error(line, _said(error))
                 try:
                     marks = find_marks(line.text)
                 except ExpansionError as wrong:
@@ -223,7 +224,7 @@ class _Reader:
     def _parse(self, line: Line) -> None:
         head = f"# escape={self.escape}\n" if self.escape != "\\" else ""
         if line.text.strip(SPACE):
-            _parsed(f"{head}{line.text}\n")
+            dockerfile.parse_string(f"{head}{line.text}\n")
 
     def _error(self, line: Line, message: str) -> DockerfileError:
         offset = 0
@@ -245,13 +246,11 @@ class _Reader:
         return DockerfileError(self.file, *line.place(offset), f"unterminated heredoc {mark.name}", hint)
 
 
-def _parsed(text: str) -> Sequence[dockerfile.Command]:
-    """Raises GoParseError. BuildKit's parser takes flags apart byte by byte, wherever a character begins."""
-    try:
-        commands: Sequence[dockerfile.Command] = dockerfile.parse_string(text)
-        return commands
-    except UnicodeDecodeError:
-        raise dockerfile.GoParseError("a space that is not ASCII stands at a flag") from None
+def _said(error: Exception) -> str:
+    """BuildKit looks for spaces byte by byte, and may find one within a character."""
+    if isinstance(error, UnicodeDecodeError):
+        return "a character that is not ASCII is taken for a space"
+    return str(error)
 
 
 def _hint(message: str) -> str:

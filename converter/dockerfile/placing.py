@@ -170,7 +170,7 @@ class Copying:
             mode,
             self._owner or (entry.uid, entry.gid),
             (entry.atime, entry.mtime),
-            attributes_of(directory, name),
+            attributes_of(directory, name, privileged=self._item.privileged),
         )
 
     def _place(self, entry: Entry) -> tuple[int, str]:

@@ -16,6 +16,7 @@ _COPY = 1 << 30  # bytes at once for copy_file_range(2)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # What says something about the host or its mounts, not about the file.
 _HOSTS_OWN = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
+_CAPABILITY = "security.capability"
 
 Attributes = list[tuple[bytes, bytes]]
 
@@ -136,13 +137,16 @@ def _change_mode(fd: int, name: str, mode: int, kind: str) -> None:
         os.chmod(name, mode, dir_fd=fd)
 
 
-def attributes_of(fd: int, name: str) -> Attributes:
-    """The extended attributes that belong to a file, in the directory `fd`; a link is not followed."""
+def attributes_of(fd: int, name: str, *, privileged: bool) -> Attributes:
+    """The extended attributes that belong to a file, in the directory `fd`; a link is not followed.
+
+    Not `privileged`: without capabilities.
+    """
     place = b"/proc/self/fd/%d/%s" % (fd, os.fsencode(name))
     found = []
     with suppress(OSError):  # a file system without attributes
         for attribute in os.listxattr(place, follow_symlinks=False):
-            if not attribute.startswith(_HOSTS_OWN):
+            if not attribute.startswith(_HOSTS_OWN) and (privileged or attribute != _CAPABILITY):
                 with suppress(OSError):
                     value = os.getxattr(place, attribute, follow_symlinks=False)
                     found.append((os.fsencode(attribute), value))
