@@ -68,6 +68,11 @@ class Tree:
         above, _, name = path.rpartition("/")
         return self.directory(above), name
 
+    def place(self, path: str) -> bytes:
+        """A path by which system calls that take no descriptor find it, while its directory is open. Raises OSError."""
+        fd, name = self.parent(path) if path else (self._root, ".")
+        return b"/proc/self/fd/%d/%s" % (fd, os.fsencode(name))
+
     def status(self, path: str) -> os.stat_result:
         """lstat(2). Raises OSError."""
         if not path:
