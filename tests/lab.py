@@ -25,11 +25,12 @@ _PREFIX = "docker2nspawn-lab-"
 
 _HOST_PACKAGES = "systemd,systemd-sysv,systemd-container,dbus,iproute2,procps,ca-certificates,nftables"
 
-# mmdebstrap's --include. systemd-host* are the hosts that machines are started on; 257 has its own newer Docker.
+# mmdebstrap's --include. systemd-host* are the hosts that machines are started on; 257 has its own newer Docker,
+# which builds with BuildKit.
 _ROOTS: dict[str, tuple[str, str]] = {
     "debian": ("bookworm", ""),
     "debian-systemd": ("bookworm", "systemd,systemd-sysv,dbus"),
-    "systemd-host": ("trixie", f"{_HOST_PACKAGES},docker.io,iptables"),
+    "systemd-host": ("trixie", f"{_HOST_PACKAGES},docker.io,docker-cli,docker-buildx,git,iptables"),
     "systemd-host-252": ("bookworm", _HOST_PACKAGES),
     "systemd-host-262": ("sid", _HOST_PACKAGES),
 }

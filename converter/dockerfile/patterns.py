@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 _SPECIAL = frozenset("[]{}.+()|^$")
 _TEMPLATE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
+_UNTIL_STAR = re.compile(r"(?:[^\\*]|\\.)*", re.DOTALL)
 _MOST_WORK = 100_000_000  # characters of the pattern times characters of the value
 
 
@@ -52,7 +53,8 @@ def replace(pattern: str, value: str, replacement: str, *, every: bool) -> str:
 def _matches(pattern: str, value: str) -> Iterator[tuple[int, int]]:
     """Where the pattern is found, from the left, each time as long as it can be."""
     compiled = _compile(pattern, True)
-    beginning = _compile(pattern.partition("*")[0], True)
+    fixed = _UNTIL_STAR.match(pattern)
+    beginning = _compile(fixed[0] if fixed else "", True)
     position = 0
     while position <= len(value) and (found := beginning.search(value, position)):
         if match := compiled.match(value, found.start()):
