@@ -453,6 +453,35 @@ def test_names_of_all_kinds(build: Build) -> None:
     assert {os.fsencode(path.name) for path in (build.root / "d").iterdir()} == set(names)
 
 
+@pytest.mark.parametrize(
+    "copied",
+    [
+        step("a\0b"),
+        step("a.txt", to="/a\0b"),
+        step("\ud800"),
+        step(inline=(InlineFile("a\0", b""),)),
+        step("x" * 256),
+        step("x/" * 2500),
+        step("a.txt", to="/" + "x" * 256),
+        step("a.txt", to="/" + "x/" * 2500),
+        step("a" + "*a" * 1000 + "["),
+        step(*["*" * 100 + "a" * 100] * 10),
+        step("a.txt", exclude=("[",)),
+        step("..", parents=True, exclude=("a\\",)),
+    ],
+    ids=range(12),
+)
+def test_names_that_cannot_be(build: Build, copied: Copy) -> None:
+    make(build.context, CONTEXT)
+    try:
+        build.copy(copied)
+    except DockerfileError as error:
+        assert str(error).startswith("Dockerfile:7:1: ")
+    else:
+        assert copied.sources[0].startswith("*")
+    assert not (build.root / "d/a.txt").exists()
+
+
 def test_a_deep_tree(build: Build) -> None:
     deep = "/".join(["d"] * 400)
     os.makedirs(build.context / deep)  # noqa: PTH103 (Path.mkdir recurses)

@@ -144,7 +144,8 @@ class Copying:
         elif entry.kind == "symlink":
             self._writer.make_link(path, entry.link)
             self._finish(path, entry)
-        elif self._writer.make_special(path, entry.kind, entry.device):
+        else:
+            self._writer.make_special(path, entry.kind, entry.device)
             self._finish(path, entry)
 
     def _write(self, path: str, entry: Entry) -> None:

@@ -69,15 +69,11 @@ class Writer:
         finally:
             os.close(source)
 
-    def make_special(self, path: str, kind: str, device: int) -> bool:
-        """A device or fifo; False where devices cannot be made: without root. Raises OSError."""
+    def make_special(self, path: str, kind: str, device: int) -> None:
+        """A device or fifo. Raises OSError; PermissionError for devices without root."""
         fd, name = self.tree.parent(path)
         types = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
-        try:
-            os.mknod(name, types[kind] | 0o600, device, dir_fd=fd)
-        except PermissionError:
-            return False
-        return True
+        os.mknod(name, types[kind] | 0o600, device, dir_fd=fd)
 
     def finish(
         self,
