@@ -316,13 +316,13 @@ def _changes(changes: Sequence[TreeChange]) -> Iterator[str]:
             case "dir":
                 yield f"mkdir -p {path}"
             case "mount point":
-                yield f"[ -d {path} ] && [ ! -L {path} ] || {{ rm -rf {path} && mkdir -p {path}; }}"
+                yield f"[ -d {path} ] && [ ! -L {path} ] || {{ rm -rf {path}; mkdir -p {path}; }}"
             case "file":
-                yield f"mkdir -p {above} && rm -rf {path}"
-                yield f"cp /work/src/tree/{number} {path} && chmod {change.mode:o} {path} && chown 0:0 {path}"
+                yield from (f"mkdir -p {above}", f"rm -rf {path}", f"cp /work/src/tree/{number} {path}")
+                yield from (f"chmod {change.mode:o} {path}", f"chown 0:0 {path}")
             case "link":
                 target = data(change.content.decode("utf-8", "surrogateescape"))
-                yield f"mkdir -p {above} && rm -rf {path} && ln -s {target} {path}"
+                yield from (f"mkdir -p {above}", f"rm -rf {path}", f"ln -s {target} {path}")
             case _:
                 raise AssertionError(change)
 
