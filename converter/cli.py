@@ -119,6 +119,40 @@ def plan_command(
     report.print_json(result) if as_json else report.print_plan(result)
 
 
+@app.command("dockerfile")
+def dockerfile_command(
+    path: a.DockerfileSource,
+    output: a.Output,
+    name: a.Name = None,
+    root: a.Root = Path("/"),
+    force: a.Force = False,
+    as_json: a.Json = False,
+    strict: a.Strict = False,
+    platform: a.PlatformOption = None,
+    plain_http: a.PlainHttp = False,
+    file: a.DockerfilePath = None,
+    target: a.Target = None,
+    build_arg: a.BuildArg = None,
+    base: a.Base = None,
+    network: a.Network = None,
+    publish: a.Publish = None,
+    publish_all: a.PublishAll = False,
+    hardening: a.HardeningOption = "default",
+    systemd: a.Systemd = None,
+    on_unhealthy: a.OnUnhealthy = "none",
+) -> None:
+    """Translate a Dockerfile into shell scripts, a mkosi tree and a settings file; nothing is built."""
+    options = _options(
+        name, root, force, False, strict, platform, plain_http, Limits.entries, None,
+        network, publish, publish_all, "copy", hardening, systemd, on_unhealthy,
+    )  # fmt: skip
+    build = BuildChoices(file=file, target=target, build_args=tuple(build_arg or ()), bases=tuple(base or ()))
+    translated = conversion.translate(
+        path, output, replace(options, build=build), report.progress_for_terminal()
+    )
+    report.print_json(translated) if as_json else report.print_translated(translated)
+
+
 @app.command("check")
 def check_command(
     name: Annotated[

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter import interrupt
 from converter.dockerfile.choices import BuildChoices
@@ -33,6 +34,9 @@ from converter.rootfs.merge import Limits, Plan, scan
 from converter.rootfs.standing import StandingTree
 from converter.systemd import installed_version, resolv_conf_mode
 from converter.volumes import fill_volumes
+
+if TYPE_CHECKING:
+    from converter.dockerfile.translate import Translated
 
 HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
@@ -89,6 +93,34 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     return result
 
 
+def translate(path: Path, output: Path, options: Options, progress: Progress) -> Translated:
+    """Translate the Dockerfile at `path`, or in the folder `path`, into the directory `output`.
+
+    Raises ConversionError, DockerfileError with its place, with `output` as it was before.
+    """
+    from converter.building import locate  # here, because BuildKit's parser takes long to load
+    from converter.dockerfile.translate import Wanted, translate
+
+    build = options.build
+    dockerfile, _ = locate(path, build.file)
+    name = options.name or machine_name(Reference("dockerfile", str(dockerfile)))
+    check_machine_name(name)
+    wanted = Wanted(
+        path,
+        output,
+        name,
+        file=build.file,
+        target=build.target,
+        build_args=build.build_args,
+        bases=build.bases,
+        platform=options.platform,
+        force=options.force,
+        strict=options.strict,
+        run=_run_options(name, options),
+    )
+    return translate(wanted, _image_opener(options, progress))
+
+
 def _unpack(
     reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
 ) -> tuple[Image, Mapped, list[Note]]:
@@ -108,10 +140,6 @@ def _build(
     """Build the tree of a Dockerfile."""
     from converter.building import build_tree  # here, because BuildKit's parser takes long to load
 
-    def open_image(source: str, platform: Platform | None, spool: Path) -> Image:
-        wanted = replace(options, platform=platform or options.platform)
-        return _open(_with_transport(parse_reference(source)), wanted, spool, progress)
-
     image, notes = build_tree(
         Path(reference.name),
         options.build,
@@ -120,12 +148,27 @@ def _build(
         places=Places(options.root),
         spool=stage.spool,
         limits=_limits(stage, options),
-        open_image=open_image,
+        open_image=_image_opener(options, progress),
         output=options.output,
         progress=progress,
     )
     mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
     return image, mapped, list(notes)
+
+
+def _image_opener(options: Options, progress: Progress) -> Callable[[str, Platform | None, Path], Image]:
+    """Takes the images that a Dockerfile speaks of from where they are."""
+
+    def open_image(source: str, platform: Platform | None, spool: Path) -> Image:
+        wanted = replace(options, platform=platform or options.platform)
+        reference = _with_transport(parse_reference(source))
+        if reference.transport == "dockerfile":
+            raise ConversionError(
+                f"{source} is a Dockerfile, not an image; convert it first, or build it into this one"
+            )
+        return _open(reference, wanted, spool, progress)
+
+    return open_image
 
 
 def _limits(stage: Staging, options: Options) -> Limits:
