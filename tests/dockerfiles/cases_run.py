@@ -123,7 +123,7 @@ EOF
         + r"""
 ENV A=value
 RUN <<EOF
-#!/bin/busybox awk -f
+#!/bin/awk -f
 BEGIN { print ENVIRON["A"], "$A" > "/awk" }
 EOF
 RUN <<EOF cat >/named
