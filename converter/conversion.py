@@ -8,78 +8,33 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 
 from converter import interrupt
+from converter.dockerfile.choices import BuildChoices
 from converter.errors import ConversionError
 from converter.image import archive, layout
 from converter.image.model import Image, Platform, this_platform
 from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
 from converter.install import Files, Staging, check_free, install, recover, staging
-from converter.machine.facts import observe
-from converter.machine.mapping import Hardening, Mapped, RunOptions, map_image
-from converter.machine.model import File, Port
-from converter.machine.mounts import Volumes
+from converter.machine.facts import Facts, observe
+from converter.machine.mapping import Mapped, RunOptions, map_image
 from converter.machine.network import free_address
-from converter.machine.ports import NetworkKind
-from converter.machine.settings import ignored_untrusted, render
-from converter.machine.unit import render_drop_in
 from converter.note import Note
+from converter.options import OLDEST_SYSTEMD, Options
 from converter.places import Places, recorded_address, used_addresses
 from converter.progress import Progress
+from converter.result import Result, files_of, heading_of, refuse_losses, result_of
 from converter.rootfs.extract import TreeWriter, writing
 from converter.rootfs.fixup import apply_changes
 from converter.rootfs.merge import Limits, Plan, scan
+from converter.rootfs.standing import StandingTree
 from converter.systemd import installed_version, resolv_conf_mode
 from converter.volumes import fill_volumes
 
-OLDEST_SYSTEMD = 252
 HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `convert` and `plan` can be told; the names are those of the command line."""
-
-    name: str | None = None
-    root: Path = Path("/")
-    force: bool = False
-    strict: bool = False
-    trust: bool = True
-    platform: Platform | None = None
-    plain_http: bool = False
-    max_entries: int = Limits.entries
-    max_size: int | None = None  # bytes; None: what is free
-    network: NetworkKind | None = None  # None: as in Docker
-    ports: tuple[Port, ...] = ()
-    publish_all: bool = False
-    volumes: Volumes = "copy"
-    hardening: Hardening = "default"
-    systemd: int | None = None  # None: what is installed below root
-    restart_unhealthy: bool = False
-
-
-@dataclass(frozen=True)
-class Result:
-    """A machine that was made, or would be. Paths are the host's; `trusted_path` is None without a link."""
-
-    name: str
-    source: str
-    digest: str | None
-    platform: str
-    tree_path: str
-    settings_path: str
-    trusted_path: str | None
-    drop_in_path: str
-    record_path: str
-    start_command: str
-    settings: str
-    drop_in: str
-    files: tuple[str, ...]
-    notes: tuple[Note, ...]
 
 
 def plan(source: str, options: Options, progress: Progress) -> Result:
@@ -93,8 +48,8 @@ def plan(source: str, options: Options, progress: Progress) -> Result:
         _, mapped = _decide(
             image, name, progress, Limits(options.max_entries, options.max_size), None, options=options
         )
-    result = _result(image, mapped, Places(options.root), options)
-    _refuse_losses(result, options)
+    result = result_of(image, mapped, Places(options.root), options)
+    refuse_losses(result, options)
     return result
 
 
@@ -109,15 +64,9 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     recover(places)
     check_free(places, name, force=options.force)
     with staging(places) as stage, _disk_errors(stage):
-        image = _open(reference, options, stage.spool, progress)
-        with _tree_writer(stage) as (writer, root_fd):
-            limits = Limits(
-                options.max_entries, _room(stage) if options.max_size is None else options.max_size
-            )
-            merged, mapped = _decide(image, name, progress, limits, writer, options=options)
-            result = _result(image, mapped, places, options)
-            _refuse_losses(result, options)
-            losses = [Note("dropped", "files", loss) for loss in writer.finish(merged, progress)]
+        make = _build if reference.transport == "dockerfile" else _unpack
+        with _open_tree(stage) as root_fd:
+            image, mapped, further = make(reference, name, stage, root_fd, options=options, progress=progress)
             apply_changes(mapped.changes, root_fd, ownership=os.geteuid() == 0)
             volumes, kept = fill_volumes(
                 mapped.machine.volumes,
@@ -127,10 +76,11 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
                 docker_root=image.docker_root,
                 progress=progress,
             )
-        result = replace(result, notes=(*result.notes, *losses, *kept))
-        _refuse_losses(result, options)
+        result = result_of(image, mapped, places, options)
+        result = replace(result, notes=(*result.notes, *further, *kept))
+        refuse_losses(result, options)
         files = Files(
-            _files(image, mapped, result, reference, places, options),
+            files_of(image, mapped, result, reference, places, options),
             trusted=result.trusted_path is not None,
             volumes=volumes,
             address=mapped.machine.address,
@@ -139,17 +89,67 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     return result
 
 
-def _resolve(source: str, options: Options) -> tuple[Reference, str]:
-    reference = parse_reference(source)
-    if reference.transport == "image":
-        from converter.image import daemon
+def _unpack(
+    reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
+) -> tuple[Image, Mapped, list[Note]]:
+    """Write the tree of an image; what the mapping cannot know is in the notes."""
+    image = _open(reference, options, stage.spool, progress)
+    limits = _limits(stage, options)
+    with writing(root_fd, ownership=os.geteuid() == 0) as writer:
+        merged, mapped = _decide(image, name, progress, limits, writer, options=options)
+        refuse_losses(result_of(image, mapped, Places(options.root), options), options)
+        losses = [Note("dropped", "files", loss) for loss in writer.finish(merged, progress)]
+    return image, mapped, losses
 
-        transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
-        reference = replace(reference, transport=transport)
+
+def _build(
+    reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
+) -> tuple[Image, Mapped, list[Note]]:
+    """Build the tree of a Dockerfile."""
+    from converter.building import build_tree  # here, because BuildKit's parser takes long to load
+
+    def open_image(source: str, platform: Platform | None, spool: Path) -> Image:
+        wanted = replace(options, platform=platform or options.platform)
+        return _open(_with_transport(parse_reference(source)), wanted, spool, progress)
+
+    image, notes = build_tree(
+        Path(reference.name),
+        options.build,
+        stage.tree,
+        platform=options.platform or this_platform(),
+        places=Places(options.root),
+        spool=stage.spool,
+        limits=_limits(stage, options),
+        open_image=open_image,
+        output=options.output,
+        progress=progress,
+    )
+    mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
+    return image, mapped, list(notes)
+
+
+def _limits(stage: Staging, options: Options) -> Limits:
+    return Limits(options.max_entries, _room(stage) if options.max_size is None else options.max_size)
+
+
+def _resolve(source: str, options: Options) -> tuple[Reference, str]:
+    reference = _with_transport(parse_reference(source))
+    if options.build != BuildChoices() and reference.transport != "dockerfile":
+        raise ConversionError(f"{source} is no Dockerfile, and only for one there is something to build")
     if options.name is not None:
         check_machine_name(options.name)
         return reference, options.name
     return reference, _own_name(reference, Places(options.root))
+
+
+def _with_transport(reference: Reference) -> Reference:
+    """A bare image name is the daemon's if the daemon has it, else the registry's."""
+    if reference.transport != "image":
+        return reference
+    from converter.image import daemon
+
+    transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
+    return replace(reference, transport=transport)
 
 
 def _own_name(reference: Reference, places: Places) -> str:
@@ -159,17 +159,10 @@ def _own_name(reference: Reference, places: Places) -> str:
         taken_by = json.loads(places.record(name).read_bytes())["reference"]
     except (OSError, ValueError, LookupError, TypeError):
         return name
-    if taken_by == _full(reference) or not places.tree(name).exists():
+    if taken_by == reference.full() or not places.tree(name).exists():
         return name
-    mark = sha256(_full(reference).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    mark = sha256(reference.full().encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{name[: HOST_NAME_MAX - len(mark) - 1].rstrip('.-')}-{mark}"
-
-
-def _full(reference: Reference) -> str:
-    """The reference, the same from whatever directory it was written."""
-    if reference.transport in {"docker-archive", "oci-archive", "oci"}:
-        reference = replace(reference, name=str(Path(reference.name).absolute()))
-    return str(reference)
 
 
 def _open(reference: Reference, options: Options, spool: Path, progress: Progress) -> Image:
@@ -226,15 +219,18 @@ def _decide(
         keep=writer.keep if writer is not None else None,
         drop=writer.drop if writer is not None else None,
     )
-    mapped = map_image(
+    return merged, _map(image, observe(merged, image.config), name, options)
+
+
+def _map(image: Image, facts: Facts, name: str, options: Options) -> Mapped:
+    return map_image(
         image,
-        observe(merged, image.config),
+        facts,
         name=name,
         host=this_platform(),
-        heading=_heading(image),
+        heading=heading_of(image),
         options=_run_options(name, options),
     )
-    return merged, mapped
 
 
 def _run_options(name: str, options: Options) -> RunOptions:
@@ -258,56 +254,6 @@ def _run_options(name: str, options: Options) -> RunOptions:
     )
 
 
-def _heading(image: Image) -> str:
-    origin = f"from {image.source}" + (f", {image.digest}" if image.digest else "")
-    return f"Made by docker2nspawn {origin}"
-
-
-def _result(image: Image, mapped: Mapped, places: Places, options: Options) -> Result:
-    machine = mapped.machine
-    heading = _heading(image)
-    ignored = ignored_untrusted(machine)
-    trusted = options.trust and bool(ignored)
-    notes = list(mapped.notes)
-    if trusted:
-        notes.append(
-            Note("adapted", "trust", f"{places.trusted_settings(machine.name)} links to the settings file, so that "
-                 f"nspawn honours its {', '.join(ignored)}")
-        )  # fmt: skip
-    elif ignored:
-        notes.append(
-            Note("dropped", "trust", f"without the link in /etc/systemd/nspawn nspawn ignores {', '.join(ignored)}: "
-                 "private network without an address, shifted user ids")
-        )  # fmt: skip
-    start = f"machinectl start {machine.name}"
-    if options.root != Path("/"):
-        start += f" (on the host whose root is {options.root})"
-    return Result(
-        name=machine.name,
-        source=image.source,
-        digest=image.digest,
-        platform=str(image.platform),
-        tree_path=str(places.tree(machine.name)),
-        settings_path=str(places.settings(machine.name)),
-        trusted_path=str(places.trusted_settings(machine.name)) if trusted else None,
-        drop_in_path=str(places.drop_in(machine.name)),
-        record_path=str(places.record(machine.name)),
-        start_command=start,
-        settings=render(machine, heading),
-        drop_in=render_drop_in(machine, heading),
-        files=tuple(f"{places.root / file.path}" for file in mapped.files),
-        notes=tuple(notes),
-    )
-
-
-def _refuse_losses(result: Result, options: Options) -> None:
-    dropped = [note for note in result.notes if note.kind == "dropped"]
-    if options.strict and dropped:
-        first = f"{dropped[0].subject}: {dropped[0].text}"
-        more = f", and {len(dropped) - 1} more" if len(dropped) > 1 else ""
-        raise ConversionError(f"--strict: would be dropped: {first}{more}")
-
-
 def _room(stage: Staging) -> int:
     """Bytes that are free where the tree is made."""
     room = os.statvfs(stage.path)
@@ -315,50 +261,12 @@ def _room(stage: Staging) -> int:
 
 
 @contextmanager
-def _tree_writer(stage: Staging) -> Iterator[tuple[TreeWriter, int]]:
+def _open_tree(stage: Staging) -> Iterator[int]:
     root_fd = os.open(stage.tree, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with writing(root_fd, ownership=os.geteuid() == 0) as writer:
-            yield writer, root_fd
+        yield root_fd
     finally:
         os.close(root_fd)
-
-
-def _files(
-    image: Image, mapped: Mapped, result: Result, reference: Reference, places: Places, options: Options
-) -> tuple[File, ...]:
-    """Every file that goes with the tree."""
-
-    def file(path: str, text: str, mode: int) -> File:
-        return File(str(Path(path).relative_to(places.root)), text.encode("utf-8", "surrogateescape"), mode)
-
-    return (
-        file(result.settings_path, result.settings, 0o600 if mapped.machine.secret else 0o644),
-        file(result.drop_in_path, result.drop_in, 0o644),
-        # It quotes the image's ENV.
-        file(result.record_path, _record(image, mapped, result, reference, options), 0o600),
-        *mapped.files,
-    )
-
-
-def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, options: Options) -> str:
-    machine = mapped.machine
-    record = {
-        "version": version("docker2nspawn"),
-        "name": result.name,
-        "reference": _full(reference),
-        "source": image.source,
-        "digest": image.digest,
-        "platform": str(image.platform),
-        "systemd": mapped.systemd,
-        "address": machine.address,
-        "volumes": [volume.name for volume in machine.volumes],
-        "options": {key: None if value is None else str(value) for key, value in asdict(options).items()},
-        "config": asdict(image.config),
-        "container": image.container,
-        "notes": [asdict(note) for note in result.notes],
-    }
-    return json.dumps(record, indent=2) + "\n"
 
 
 @contextmanager

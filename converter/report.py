@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -22,9 +22,9 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from converter.conversion import Result
 from converter.note import Note
 from converter.progress import Progress, Silent, Step
+from converter.result import Result
 
 _COLOURS = {"exact": "green", "adapted": "yellow", "dropped": "red"}
 _ORDER = {"dropped": 0, "adapted": 1, "exact": 2}  # what needs attention stands nearest to the command
@@ -98,6 +98,7 @@ class Terminal:
         self._lock = threading.Lock()
         self._bars: RichProgress | None = None
         self._open = 0
+        self._begun: dict[str, bytes] = {}  # lines that are not complete, by who prints them
 
     @contextmanager
     def step(self, label: str, total: int | None, unit: str = "bytes") -> Iterator[Step]:
@@ -128,6 +129,21 @@ class Terminal:
                 if self._open == 0 and self._bars is not None:
                     self._bars.stop()
                     self._bars = None
+
+    def show(self, label: str, data: bytes) -> None:
+        """Print whole lines of what a program says, above the bars."""
+        *lines, rest = (self._begun.get(label, b"") + data).split(b"\n")
+        with self._lock:
+            self._begun[label] = rest
+            console = self._bars.console if self._bars is not None else Console(stderr=True)
+            for line in lines:
+                shown = _printable(line.decode(errors="replace").rstrip("\r").rpartition("\r")[2])
+                console.print(Text(f"{_printable(label)}: {shown}", style="dim"), soft_wrap=True)
+
+
+def output_for_terminal(progress: Progress) -> Callable[[str, bytes], None] | None:
+    """Where a program's lines go; None in a pipe."""
+    return progress.show if isinstance(progress, Terminal) else None
 
 
 def progress_for_terminal() -> Progress:

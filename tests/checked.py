@@ -11,6 +11,7 @@ from typing import Any
 
 from converter import conversion
 from converter.check import Finding, check
+from converter.options import Options
 from converter.progress import Silent
 
 NAME = "hello"
@@ -109,9 +110,7 @@ def elf(machine: int, interpreter: str = "") -> bytes:
 
 def convert(root: Path, name: str = NAME) -> None:
     """Make the machine, in the host's network: tests give it one of its own."""
-    conversion.convert(
-        "fixtures/hello.tar", conversion.Options(name=name, root=root, network="host"), Silent()
-    )
+    conversion.convert("fixtures/hello.tar", Options(name=name, root=root, network="host"), Silent())
 
 
 def make_host(converted: Path, place: Path) -> BrokenHost:
@@ -130,3 +129,15 @@ def make_host(converted: Path, place: Path) -> BrokenHost:
     (root / "run/systemd/system").mkdir(parents=True)
     host.program("systemctl", "echo no")
     return host
+
+
+def health(host: BrokenHost, *files: str) -> None:
+    """Give the machine a health check, without those of its files."""
+    host.config(healthcheck={"test": ["CMD", "/check"]})
+    host.record(notes=[])
+    host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.timer", "[Timer]\nOnActiveSec=1\n")
+    service = f"[Service]\nExecStart=-/bin/sh '/var/lib/docker2nspawn/machines/{NAME}.health' run\n"
+    host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.service", service)
+    host.write(f"var/lib/docker2nspawn/machines/{NAME}.health")
+    for file in files:
+        (host.root / file).unlink()

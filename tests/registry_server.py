@@ -32,6 +32,7 @@ class Served:
     answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)  # path: status and headers
     scheme: str = "http"
     release: threading.Event = field(default_factory=threading.Event)  # ends stalls
+    stalled: threading.Event = field(default_factory=threading.Event)  # one has begun
     requests: list[tuple[str, str | None, str | None]] = field(
         default_factory=list
     )  # path, Range, Authorization
@@ -171,6 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body[:1000])
             self.wfile.flush()
+            served.stalled.set()
             served.release.wait(60)
             self.close_connection = True
             return

@@ -12,7 +12,7 @@ import pytest
 from converter.check import Finding, check, command
 from converter.check.parse import parse_ports, parse_settings, split_paths, split_words
 from converter.errors import ConversionError
-from tests.checked import NAME, BrokenHost, convert, elf, make_host
+from tests.checked import NAME, BrokenHost, convert, elf, health, make_host
 
 LAUNCHER = "usr/lib/docker2nspawn/launch"
 
@@ -151,17 +151,6 @@ def secret(host: BrokenHost) -> None:
 
 def secret_of_the_launcher(host: BrokenHost) -> None:
     host.replace("-- /usr/bin/hello", "--setenv=API_TOKEN=x -- /usr/bin/hello")
-
-
-def health(host: BrokenHost, *files: str) -> None:
-    host.config(healthcheck={"test": ["CMD", "/check"]})
-    host.record(notes=[])
-    host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.timer", "[Timer]\nOnActiveSec=1\n")
-    service = f"[Service]\nExecStart=-/bin/sh '/var/lib/docker2nspawn/machines/{NAME}.health' run\n"
-    host.write(f"etc/systemd/system/docker2nspawn-health@{NAME}.service", service)
-    host.write(f"var/lib/docker2nspawn/machines/{NAME}.health")
-    for file in files:
-        (host.root / file).unlink()
 
 
 def bound(line: str) -> Callable[[BrokenHost], object]:

@@ -18,7 +18,7 @@ import pytest
 
 from converter import commands, linux
 from converter.check import Finding, command, programs, sockets
-from tests.checked import NAME, BrokenHost, convert, elf, make_host
+from tests.checked import NAME, BrokenHost, convert, elf, health, make_host
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,11 @@ def legacy_cgroups(host: BrokenHost) -> None:
     host.write("usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-258.so")
 
 
+def no_group_for_the_check(host: BrokenHost) -> None:
+    (host.root / "sys/fs/cgroup/cgroup.controllers").unlink()
+    health(host)
+
+
 def foreign(host: BrokenHost) -> None:
     (host.root / "usr/bin/systemd-nspawn").write_bytes(elf(62))
     (host.tree / "usr/lib/docker2nspawn/launch").write_bytes(elf(22))
@@ -175,6 +180,12 @@ BROKEN: dict[str, tuple[Callable[[BrokenHost], object], str, str, str]] = {
     "no systemd": (not_systemd, "warning", "systemd", "not this host's init"),
     "no bus": (lambda h: (h.root / "run/dbus/system_bus_socket").unlink(), "warning", "D-Bus", "machinectl"),
     "cgroup v1": (legacy_cgroups, "problem", "cgroups", "systemd 258 starts no machine"),
+    "cgroup v1, a health check": (
+        no_group_for_the_check,
+        "warning",
+        "health check",
+        "cannot enter the machine",
+    ),
     "foreign": (foreign, "problem", "processor", "is for s390x, the host is amd64 and has no emulator"),
     "nft drops": (nft_firewall, "warning", "firewall", "the chain fwd of nftables' table inet mine"),
     "iptables drops": (iptables_firewall, "warning", "firewall", "the chain FORWARD of iptables"),

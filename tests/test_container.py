@@ -223,8 +223,6 @@ def test_a_restart_policy_has_no_start_limit(policy: object, lines: list[str]) -
 def test_a_limited_restart_policy_counts_as_docker_does() -> None:
     made = of({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}})
     assert [line for line in unit(made) if "ExecCondition" in line and "-le 3" in line]
-    assert not made.start_at_boot
-    assert of({"RestartPolicy": {"Name": "always"}}).start_at_boot
 
 
 def test_memory_and_swap_are_apart_in_cgroup_2() -> None:
@@ -316,7 +314,7 @@ def test_binds() -> None:
         *["dropped"] * 4,
     ]
     assert kinds(made, "HostConfig.Binds") == {"exact"}
-    assert made.mount_points == ("/b", "/d", "/f")
+    assert made.mounted == ("/b", "/d", "/f", "/dev/shm")
     assert made.covers("/b/x") and made.covers("/b") and not made.covers("/bc")
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from converter import conversion
-from converter.conversion import Options
 from converter.errors import ConversionError
 from converter.image import daemon, overlay
 from converter.image.model import UnpackedLayer
+from converter.options import Options
 from converter.progress import Silent
 from tests import lab
 from tests.layers import directory, file, hardlink, symlink, tar

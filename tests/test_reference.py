@@ -55,6 +55,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("oci:dir", Reference("oci", "dir")),
         ("oci:dir:1.0", Reference("oci", "dir", "1.0")),
         ("oci-archive:a.tar:x", Reference("oci-archive", "a.tar", "x")),
+        ("dockerfile:web/Dockerfile", Reference("dockerfile", "web/Dockerfile")),
+        ("dockerfile:a:b", Reference("dockerfile", "a:b")),
         ("debian:12", Reference("image", "debian:12")),
         ("docker:24-dind", Reference("image", "docker:24-dind")),
         ("oci", Reference("image", "oci")),
@@ -159,8 +161,6 @@ def test_an_unpacked_docker_archive(here: Path) -> None:
     [
         (b"", "is empty"),
         (JPEG, "a JPEG picture"),
-        (b"# syntax=x\n\nARG V=1\nFROM debian:$V\nRUN true\n", "a Dockerfile"),
-        (b"from scratch", "a Dockerfile"),
         ("Dear reader, ☃\n".encode() * 200, "a text file"),
         (bytes(10240), "a file of unknown kind"),
         (b"\x7fELF" + bytes(2000), "a program"),
@@ -184,12 +184,47 @@ def test_what_is_no_image_is_named(content: bytes, message: str, here: Path) -> 
     assert "'thing'" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("thing", "# syntax=x\n\nARG V=1\nFROM debian:$V\nRUN true\n"),
+        ("thing", "from scratch"),
+        ("web.Dockerfile", "nonsense, which its reader will name"),
+    ],
+)
+def test_a_dockerfile_is_told_by_its_content_or_name(name: str, content: str, here: Path) -> None:
+    (here / name).write_text(content)
+    assert recognise(f"./{name}") == Reference("dockerfile", f"./{name}")
+    with pytest.raises(ConversionError, match="is a Dockerfile"):
+        recognise(f"./{name}:tag")
+
+
+def test_a_folder_with_a_dockerfile(here: Path) -> None:
+    (here / "debian").mkdir()
+    (here / "debian/Containerfile").write_text("FROM scratch\n")
+    assert recognise("debian") == Reference("dockerfile", "debian")
+    assert recognise("debian:12") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("shop", "shop"),
+        ("shop/Dockerfile", "shop"),
+        ("shop/web.Dockerfile", "web"),
+        ("shop/Dockerfile.Web", "web"),
+        ("shop/Containerfile", "shop"),
+        ("shop/recipe", "recipe"),
+    ],
+)
+def test_the_machine_of_a_dockerfile(path: str, name: str, here: Path) -> None:
+    (here / "shop").mkdir()
+    assert machine_name(Reference("dockerfile", path)) == name
+
+
 def test_folders_that_are_no_image(here: Path) -> None:
     with pytest.raises(ConversionError, match="without oci-layout"):
         recognise(str(here))
-    (here / "Dockerfile").write_text("FROM scratch\n")
-    with pytest.raises(ConversionError, match="folder with a Dockerfile"):
-        recognise(".")
     for name in ("etc", "usr", "bin", "var"):
         (here / "tree" / name).mkdir(parents=True)
     with pytest.raises(ConversionError, match="file system tree"):

@@ -312,12 +312,18 @@ def test_a_failure_does_not_wait_for_a_layer_that_stalls(served: Served, tmp_pat
 def test_interrupted_while_a_layer_stalls(served: Served, tmp_path: Path) -> None:
     served.faults[BIG] = ["stall"]
     add_image(served, "v1")
-    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+
+    def interrupt() -> None:
+        assert served.stalled.wait(30)
+        time.sleep(0.3)  # for us to wait for it
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fetch(served, tmp_path)
-    timer.join()
+    thread.join()
     assert time.monotonic() - started < 10
     assert_only_verified(tmp_path)
 

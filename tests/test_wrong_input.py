@@ -119,6 +119,7 @@ def test_every_truncation_of_a_good_archive_is_refused(tmp_path: Path) -> None:
     """In one process, for speed. What stands behind manifest.json, the last that is needed, may be missing."""
     from converter import conversion
     from converter.errors import ConversionError
+    from converter.options import Options
     from converter.progress import Silent
 
     with tarfile.open(FIXTURES / "hello.tar") as archive:
@@ -126,7 +127,7 @@ def test_every_truncation_of_a_good_archive_is_refused(tmp_path: Path) -> None:
     for length in range(0, manifest.offset_data + manifest.size, 512):
         path = tmp_path / "x.tar"
         path.write_bytes(HELLO[:length])
-        options = conversion.Options(root=tmp_path / "out")
+        options = Options(root=tmp_path / "out")
         with pytest.raises(ConversionError):
             conversion.convert(f"docker-archive:{path}", options, Silent())
         assert not (tmp_path / "out").exists(), length

@@ -129,7 +129,7 @@ def _further_unit_findings(machine: Installed) -> Iterator[Finding]:
     """Units of our own that the drop-in or the record asks for, and the programs that they start."""
     asked = " ".join(machine.unit_values("Requires", "Requisite", "Wants", "BindsTo", "Upholds")).split()
     units = [unit for unit in asked if unit.startswith("docker2nspawn-")]
-    if _has_healthcheck(machine):
+    if has_healthcheck(machine):
         units += [f"docker2nspawn-health@{machine.name}.{kind}" for kind in ("timer", "service")]
     for unit in dict.fromkeys(units):
         content = inside.read(machine.root, f"etc/systemd/system/{unit}")
@@ -145,7 +145,8 @@ def _further_unit_findings(machine: Installed) -> Iterator[Finding]:
                     yield problem("unit", f"{unit} runs {path}, which is missing", machine.again)
 
 
-def _has_healthcheck(machine: Installed) -> bool:
+def has_healthcheck(machine: Installed) -> bool:
+    """Has the machine a health check that a timer runs?"""
     check = machine.config.get("healthcheck")
     test = check.get("test") if isinstance(check, dict) else None
     if not isinstance(test, list) or test[:1] in ([], ["NONE"]):

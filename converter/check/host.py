@@ -11,11 +11,13 @@ from typing import Any
 from urllib.parse import quote
 
 from converter import inside
+from converter.check.files import has_healthcheck
 from converter.check.finding import Finding, problem, warning
 from converter.check.installed import Installed
 from converter.commands import has_program, systemd_runs
 
 _NO_LEGACY_CGROUPS = 258  # NEWS of systemd 258: cgroup v1 is gone
+_UNIFIED = "boot the host without systemd.unified_cgroup_hierarchy=0"
 DOCKER_SOCKET = "run/docker.sock"
 _DOCKER_SECONDS = 2.0
 
@@ -50,8 +52,11 @@ def host_findings(machine: Installed) -> Iterator[Finding]:
         yield problem(
             "cgroups",
             f"the host uses control groups v1, with which systemd {machine.systemd} starts no machine",
-            "boot the host without systemd.unified_cgroup_hierarchy=0",
+            _UNIFIED,
         )
+    elif legacy and has_healthcheck(machine):
+        text = "the host uses control groups v1, with which the health check cannot enter the machine"
+        yield warning("health check", text, _UNIFIED)
 
 
 def docker_findings(machine: Installed) -> Iterator[Finding]:

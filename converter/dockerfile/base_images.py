@@ -25,8 +25,8 @@ from converter.rootfs.merge import Limits, scan
 class BaseImages:
     """Configs and layers of images. For one thread.
 
-    `open_image` takes an image from where it is, into its second argument. `bootstrap`: those of known distributions
-    are made here instead. `pull`: anew, also what the cache has.
+    `open_image` takes an image from where it is, into its second argument. `made_here`: which are made here
+    instead, if they are of a known distribution. `pull`: anew, also what the cache has.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class BaseImages:
         spool: Path,
         open_image: Callable[[ImageSource, Path], Image],
         *,
-        bootstrap: bool,
+        made_here: Callable[[ImageSource], bool],
         pull: bool,
         mirror: str | None,
         limits: Limits,
@@ -45,7 +45,7 @@ class BaseImages:
         self._cache = cache
         self._spool = spool
         self._open_image = open_image
-        self._bootstrap = bootstrap
+        self._made_here = made_here
         self._pull = pull
         self._mirror = mirror
         self._limits = limits
@@ -56,16 +56,19 @@ class BaseImages:
 
     def config(self, source: ImageSource) -> ImageConfig:
         """The image's config. Raises ConversionError when it cannot be had."""
-        if self._bootstrap and (base := find_base(source)) is not None:
+        if (base := self._base(source)) is not None:
             return base.config
         return _config_of(self.layer(source).config or {})
 
     def layer(self, source: ImageSource) -> Layer:
         """The image's tree. Raises ConversionError when it cannot be had."""
         if source not in self._known:
-            base = find_base(source) if self._bootstrap else None
+            base = self._base(source)
             self._known[source] = self._made(base) if base is not None else self._taken(source)
         return self._known[source]
+
+    def _base(self, source: ImageSource) -> Base | None:
+        return find_base(source) if self._made_here(source) else None
 
     def _made(self, base: Base) -> Layer:
         self.notes += base.notes

@@ -20,7 +20,7 @@ from converter.dockerfile.base_images import BaseImages
 from converter.dockerfile.cache import Cache, Layer
 from converter.dockerfile.context import Source
 from converter.dockerfile.model import ImageSource, Recipe, Stage, StageSource
-from converter.dockerfile.mounts import own_namespace
+from converter.dockerfile.namespace import own_namespace
 from converter.dockerfile.overlay import can_overlay, copy, trees_of
 from converter.dockerfile.running import Running, has_nspawn
 from converter.dockerfile.steps import Surroundings, build_step
@@ -50,7 +50,7 @@ class Settings:
     """
 
     image: Callable[[ImageSource, Path], Image]
-    bootstrap: bool = True
+    made_here: Callable[[ImageSource], bool] = lambda source: True
     mirror: str | None = None
     use_cache: bool = True
     pull: bool = False
@@ -92,7 +92,7 @@ class Builder:
             self._cache,
             self._spool,
             settings.image,
-            bootstrap=settings.bootstrap,
+            made_here=settings.made_here,
             pull=settings.pull,
             mirror=settings.mirror,
             limits=settings.limits,

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from converter.dockerfile.patterns import PatternError, replace, trim_prefix, trim_suffix
 
 # unicode.IsSpace of Go, which knows fewer characters than str.isspace
-SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _SPACES = frozenset(SPACE)
-_SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
 _DEEPEST = 100  # ${a:-${b:-…}}
 _LONGEST = 16 << 20  # characters of one result
 _MOST = 64 << 20  # characters of all results of one Dockerfile

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from converter.dockerfile.cache import Cache, Layer, key_of
-from converter.dockerfile.mounts import bind, mount, unmount, working_directory
+from converter.dockerfile.namespace import bind, mount, unmount, working_directory
 from converter.rootfs.layered import put_together
 
 # A file stays whole in its layer: nothing is found anywhere but at its own path.

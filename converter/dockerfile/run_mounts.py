@@ -16,7 +16,7 @@ from pathlib import Path
 from converter.dockerfile.cache import Cache, key_of
 from converter.dockerfile.forward import forwarded
 from converter.dockerfile.model import Mount, Run
-from converter.dockerfile.mounts import NODEV, NOEXEC, NOSUID, bind, mount, unmount
+from converter.dockerfile.namespace import NODEV, NOEXEC, NOSUID, bind, mount, unmount
 from converter.dockerfile.overlay import copy
 from converter.dockerfile.points import MadePoint, make_mount_point, remove_mount_points
 from converter.errors import ConversionError

@@ -16,8 +16,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from converter.dockerfile.mounts import NODEV, NOEXEC, NOSUID, bind, mount, unmount
+from converter.dockerfile.namespace import NODEV, NOEXEC, NOSUID, bind, mount, unmount
 from converter.dockerfile.points import make_directories
 from converter.dockerfile.run_mounts import HOSTNAME, Bind, applied
 from converter.errors import ConversionError
@@ -28,6 +29,7 @@ from converter.machine.model import Account
 from converter.machine.syscalls import system_call_policy
 
 _PR_SET_PDEATHSIG = 1
+_PATIENCE = 10  # seconds that a program has to end
 _TREE = "tree"  # the image's root, in the one that nspawn starts
 _LAUNCHER = "launch"
 _DEVICES = (("full", 7), ("null", 3), ("random", 8), ("tty", None), ("urandom", 9), ("zero", 5))
@@ -57,38 +59,44 @@ class Running:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: set[subprocess.Popen[bytes]] = set()
+        self._under_way: dict[subprocess.Popen[bytes], int] = {}
         self._ended = False
 
     def end(self) -> None:
         """End all, now, and whatever is started from now on."""
         with self._lock:
             self._ended = True
-            for process in self._under_way:
-                process.kill()
+            for process, ending in self._under_way.items():
+                process.send_signal(ending)
 
     @contextlib.contextmanager
-    def started(self, command: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-        """A process that ends with us, and before this does."""
+    def started(
+        self, command: Sequence[str], *, ending: int, **options: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A process that is over when this is; it gets the signal `ending` to end, also when we end."""
         parent = os.getpid()
 
         def end_with_parent() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            _libc.prctl(_PR_SET_PDEATHSIG, ending)
             if os.getppid() != parent:
                 os._exit(1)
 
         with self._lock:
-            process = subprocess.Popen(command, preexec_fn=end_with_parent, **options)  # type: ignore[call-overload]
-            self._under_way.add(process)
+            process = subprocess.Popen(command, preexec_fn=end_with_parent, **options)
+            self._under_way[process] = ending
             if self._ended:
-                process.kill()
+                process.send_signal(ending)
         try:
             yield process
         finally:
-            process.kill()
-            process.wait()
             with self._lock:
-                self._under_way.discard(process)
+                del self._under_way[process]
+            process.send_signal(ending)
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def has_nspawn() -> bool:
@@ -131,20 +139,26 @@ def run(
             command = _nspawn_command(program, shell, binds, terminal=output is None)
             _hide_nspawns_directory()
             stack.callback(unmount, "/run/systemd/nspawn")
-        return _wait(command, running, output)
+        # nspawn's container outlives an nspawn that is killed, and ends with one that is asked to end; unshare takes no
+        # SIGTERM, and ends its child.
+        return _wait(command, running, output, ending=signal.SIGKILL if chroot else signal.SIGTERM)
 
 
-def _wait(command: Sequence[str], running: Running, output: Callable[[bytes], None] | None) -> int:
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "SYSTEMD_NSPAWN_TMPFS_TMP": "0",
-        "SYSTEMD_LOG_TARGET": "console",
-    }
+def _wait(
+    command: Sequence[str], running: Running, output: Callable[[bytes], None] | None, *, ending: int
+) -> int:
+    environment = {"PATH": os.environ.get("PATH", os.defpath)}
     if output is None:
-        with running.started(command, env=environment) as process:
+        with running.started(command, ending=ending, env=environment) as process:
             return _status(process.wait())
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with running.started(command, env=environment, start_new_session=True, **options) as process:
+    options: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+    }
+    with running.started(
+        command, ending=ending, env=environment, start_new_session=True, **options
+    ) as process:
         assert process.stdout is not None
         while data := os.read(process.stdout.fileno(), 1 << 16):
             output(data)

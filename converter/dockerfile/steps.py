@@ -23,7 +23,7 @@ from converter.dockerfile.model import (
     Step,
     Workdir,
 )
-from converter.dockerfile.mounts import bind, unmount
+from converter.dockerfile.namespace import bind, unmount
 from converter.dockerfile.overlay import copy, mount_layers, shortened, shown, trees_of
 from converter.dockerfile.owners import resolve_owner
 from converter.dockerfile.points import make_directories
@@ -311,30 +311,30 @@ def _execute(step: Run, stage: Stage, tree: Path, making: Making, common: Surrou
     )
     with _located(step), prepared(step, common.cache, making.work / "mounts", given) as ready:
         program = _program(step, tree, ready)
-        log = making.work / "output"
-        with log.open("w+b", buffering=0) as printed:
+        printed = bytearray()
 
-            def keep(data: bytes) -> None:
-                printed.write(data)
-                if common.output is not None:
-                    common.output(stage.label, data)
+        def keep(data: bytes) -> None:
+            printed.extend(data)
+            del printed[: -_SHOWN - 1]
+            if common.output is not None:
+                common.output(stage.label, data)
 
-            status = run(
-                program,
-                tree,
-                making.work / "run",
-                ready.binds,
-                running=common.running,
-                chroot=common.chroot,
-                output=keep,
-            )
-            common.stopped()
-            if status != 0:
-                if common.output is None:
-                    _show_end(printed.fileno())
-                if common.debug_shell:
-                    _debug_shell(program, step, tree, making, ready, common)
-                raise _failure(step, status)
+        status = run(
+            program,
+            tree,
+            making.work / "run",
+            ready.binds,
+            running=common.running,
+            chroot=common.chroot,
+            output=keep,
+        )
+        common.stopped()
+        if status != 0:
+            if common.output is None:
+                _show_end(bytes(printed))
+            if common.debug_shell:
+                _debug_shell(program, step, tree, making, ready, common)
+            raise _failure(step, status)
 
 
 def _program(step: Run, tree: Path, ready: Prepared) -> Program:
@@ -373,15 +373,15 @@ def _failure(step: Run, status: int) -> DockerfileError:
     return step.instruction.error(f"RUN has failed with exit status {status}{reason}", "see its output above")
 
 
-def _show_end(printed: int) -> None:
-    """The end of what a program has printed."""
-    size = os.fstat(printed).st_size
-    data = os.pread(printed, _SHOWN, max(0, size - _SHOWN))
-    if size > _SHOWN:
-        data = b"[...]\n" + data.partition(b"\n")[2]
+def _show_end(printed: bytes) -> None:
+    """The end of what a program has printed, on stderr."""
+    if len(printed) > _SHOWN:
+        printed = b"[...]\n" + printed.partition(b"\n")[2]
+    if printed and not printed.endswith(b"\n"):
+        printed += b"\n"
     sys.stderr.flush()
     with contextlib.suppress(OSError):
-        os.write(2, data if not data or data.endswith(b"\n") else data + b"\n")
+        os.write(2, printed)
 
 
 def _debug_shell(

@@ -1,4 +1,4 @@
-"""What a file or folder is, told by its content: an image, or what else it is."""
+"""What a file or folder is, told by its content: an image, a Dockerfile, or what else it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from converter.errors import ConversionError
 from converter.image.tarball import is_tar, members
 from converter.rootfs.compression import decompress, is_compressed
 
-FileTransport = Literal["docker-archive", "oci", "oci-archive"]
+FileTransport = Literal["docker-archive", "oci", "oci-archive", "dockerfile"]
 
 _OTHERS = {
     b"\xff\xd8\xff": "a JPEG picture",
@@ -34,6 +34,10 @@ _OTHERS = {
 }
 # Only ARG, comments and parser directives may stand before the first FROM.
 _DOCKERFILE = re.compile(rb"(?:[ \t]*(?:#[^\n]*|ARG[ \t][^\n]*)?\r?\n)*[ \t]*FROM[ \t]+\S", re.IGNORECASE)
+_DOCKERFILE_NAME = re.compile(
+    r"(?:Docker|Container)file(?:\..+)?|.+\.(?:docker|container)file", re.IGNORECASE
+)
+_START = 4096  # bytes that tell what a file is
 _TREE = {"bin", "dev", "etc", "home", "lib", "opt", "proc", "root", "run", "sbin", "sys", "usr", "var"}
 MOST_MEMBERS = 100_000  # an image archive has some hundred; a tarball of a whole system may have millions
 
@@ -61,6 +65,9 @@ def transport_of(path: Path) -> FileTransport:
         if not stat.S_ISREG(mode):
             raise ConversionError(f"'{path}' is neither a file nor a folder; save the image to a file first")
         with path.open("rb") as file:
+            if _DOCKERFILE.match(file.read(_START)) or _DOCKERFILE_NAME.fullmatch(path.name):
+                return "dockerfile"
+            file.seek(0)
             return _of_file(file, path)
     except OSError as error:
         raise ConversionError(f"cannot read '{path}': {os.strerror(error.errno or errno.EIO)}") from error
@@ -107,7 +114,7 @@ def _of_folder(path: Path) -> FileTransport:
     if "manifest.json" in names:
         return "docker-archive"
     if {"Dockerfile", "Containerfile"} & names:
-        raise ConversionError(f"'{path}' is a folder with a Dockerfile, not an image; build the image first")
+        return "dockerfile"
     if len(_TREE & names) >= 3:
         raise ConversionError(
             f"'{path}' is a file system tree without an image's config; it needs no conversion"
@@ -116,7 +123,7 @@ def _of_folder(path: Path) -> FileTransport:
 
 
 def _of_file(file: BinaryIO, path: Path) -> FileTransport:
-    compressed = is_compressed_tar(file.read(4096), path)
+    compressed = is_compressed_tar(file.read(_START), path)
     file.seek(0)
     found = members(decompress(file) if compressed else file, f"'{path}'", seekable=not compressed)
     return transport_of_tar((member.name for member in found), path)
@@ -126,8 +133,6 @@ def _other(start: bytes) -> str:
     for magic, what in _OTHERS.items():
         if start.startswith(magic):
             return what
-    if _DOCKERFILE.match(start):
-        return "a Dockerfile: a recipe to build with docker build"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)  # which may end within a character
     except UnicodeDecodeError:

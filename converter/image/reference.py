@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,13 @@ from converter.errors import ConversionError
 from converter.image.content import exists, transport_of
 from converter.image.name import IMAGE_ID, is_image_name, parse_image_name
 
-Transport = Literal["docker-daemon", "container", "docker-archive", "oci", "oci-archive", "docker", "image"]
+Transport = Literal[
+    "docker-daemon", "container", "docker-archive", "oci", "oci-archive", "docker", "image", "dockerfile"
+]
 
 _CONTAINER = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _FILE_SUFFIX = re.compile(r"\.(?:tar|oci|docker|tgz|tbz2?|txz|tzst|gz|bz2|xz|zstd?)$", re.IGNORECASE)
+_DOCKERFILE_AFFIX = re.compile(r"^(?:docker|container)file\.|\.(?:docker|container)file$", re.IGNORECASE)
 _MACHINE = re.compile(r"[a-zA-Z0-9]+(?:(?:-+|\.)[a-zA-Z0-9]+)*")
 _MACHINE_LENGTH = 64  # HOST_NAME_MAX: the machine's name is its host name too
 # How systemd tells images and settings apart in /var/lib/machines: a directory NAME.v holds versions of NAME.
@@ -29,7 +32,7 @@ _MACHINE_SUFFIX = re.compile(r"\.(raw|v|mstack|nspawn)$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reference:
-    """A transport; the name of the image, container or file there; and the image's name within a file.
+    """A transport; the name of the image, container, file or folder there; and the image's name within a file.
 
     The transport "image" is a bare image name: the daemon's if the daemon has it, else the registry's.
     """
@@ -41,6 +44,12 @@ class Reference:
     def __str__(self) -> str:
         start = {"image": "", "docker": "docker://"}.get(self.transport, f"{self.transport}:")
         return f"{start}{self.name}" + (f":{self.tag}" if self.tag else "")
+
+    def full(self) -> str:
+        """The reference, the same from whatever directory it was written."""
+        if self.transport in {"docker-archive", "oci-archive", "oci", "dockerfile"}:
+            return str(replace(self, name=str(Path(self.name).absolute())))
+        return str(self)
 
 
 def parse_reference(text: str) -> Reference:
@@ -60,6 +69,12 @@ def parse_reference(text: str) -> Reference:
             if not _CONTAINER.fullmatch(rest):
                 raise ConversionError(f"'{rest}' is not a container's name or ID; docker ps -a lists them")
             return Reference("container", rest.removeprefix("/"))
+        case "dockerfile" if ":" in text:
+            if not rest:
+                raise ConversionError(
+                    "'dockerfile:' names no file; write dockerfile:PATH, of a file or its folder"
+                )
+            return Reference("dockerfile", rest)
         case "docker-archive" | "oci-archive" | "oci" if ":" in text:
             return _file_reference(transport, rest)
         case _:
@@ -76,7 +91,10 @@ def recognise(text: str) -> Reference | None:
         return None
     path, tag = existing
     try:
-        return Reference(transport_of(Path(path)), path, tag)
+        transport = transport_of(Path(path))
+        if transport == "dockerfile" and tag is not None:
+            raise ConversionError(f"'{path}' is a Dockerfile, and there is no '{text}'")
+        return Reference(transport, path, tag)
     except ConversionError as error:
         if not is_image_name(text):
             raise
@@ -129,6 +147,8 @@ def machine_name(reference: Reference) -> str:
             words = _image_words(tag)
         else:
             words = [_file_stem(reference.name), "" if tag == "latest" else tag]
+    elif reference.transport == "dockerfile":
+        words = [_dockerfile_word(reference.name)]
     elif reference.transport == "container":
         words = [reference.name]
     else:
@@ -159,6 +179,14 @@ def _image_words(text: str) -> list[str]:
     name, _, digest = text.partition("@")
     repository, _, tag = name.rpartition("/")[2].partition(":")
     return [repository, "" if tag == "latest" else tag, digest.partition(":")[2][:12]]
+
+
+def _dockerfile_word(path: str) -> str:
+    """What tells this Dockerfile from others: web.Dockerfile and Dockerfile.web are `web`, else its folder's name."""
+    name = Path(path).name
+    if Path(path).is_dir() or name.lower() in {"dockerfile", "containerfile"}:
+        return (Path(path) if Path(path).is_dir() else Path(path).parent).resolve().name
+    return _DOCKERFILE_AFFIX.sub("", name) or name
 
 
 def _file_stem(path: str) -> str:

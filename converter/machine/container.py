@@ -82,7 +82,6 @@ class ContainerSettings:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     hosts: tuple[str, ...] = ()
-    start_at_boot: bool = False
     unit: tuple[UnitSetting, ...] = ()
     unit_environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
@@ -99,12 +98,6 @@ class ContainerSettings:
         """
         targets = self.mounted
         return any(path == target or path.startswith(f"{target}/") for target in targets)
-
-    @property
-    def mount_points(self) -> tuple[str, ...]:
-        """What must be there in the tree of a read-only machine: nspawn cannot make it then, and does not start."""
-        own = ("/dev/", "/proc/", "/run/", "/sys/")
-        return tuple(dict.fromkeys(path for path in self.mounted if not path.startswith(own)))
 
     @property
     def mounted(self) -> tuple[str, ...]:
@@ -155,7 +148,6 @@ def container_settings(
         else:
             unit.append(decided)
     notes += _without_a_word(host, notes)
-    policy = text(mapping(host.get("RestartPolicy"), "RestartPolicy").get("Name"), "RestartPolicy.Name")
     cpus = text(host.get("CpusetCpus"), "HostConfig.CpusetCpus")
     score = number(host.get("OomScoreAdj"), "HostConfig.OomScoreAdj")
     return ContainerSettings(
@@ -178,7 +170,6 @@ def container_settings(
         sysctls=own.sysctls,
         names=resolver,
         hosts=hosts,
-        start_at_boot=policy in ("always", "unless-stopped"),
         unit=(*unit, *own.unit),
         unit_environment=own.unit_environment,
         notes=tuple(dict.fromkeys(notes)),

@@ -1,0 +1,177 @@
+"""The options of the command line: their names, their help, and what their texts mean."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from converter.errors import ConversionError
+from converter.machine.mapping import Hardening
+from converter.machine.model import Port
+from converter.machine.mounts import Volumes
+from converter.machine.network import parse_port
+from converter.machine.ports import NetworkKind
+from converter.options import OLDEST_SYSTEMD
+
+_SOURCE_HELP = (
+    "docker-daemon:REF, container:NAME, docker-archive:FILE[:REF], oci-archive:FILE[:TAG], oci:DIR[:TAG], "
+    "docker://REF or dockerfile:PATH; without a transport, a file or folder is recognised by its content, and any "
+    "other text is an image of the Docker daemon or, if it has none such, of a registry."
+)
+
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP, show_default=False)]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Machine name; default: from the source.")
+]
+Root = Annotated[Path, typer.Option("--root", metavar="DIR", help="Work below DIR instead of /.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a machine of that name.")]
+NoTrust = Annotated[
+    bool, typer.Option("--no-trust", help="Do not link the settings file from /etc/systemd/nspawn.")
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail, writing nothing, if anything would be dropped.")
+]
+PlatformOption = Annotated[
+    str | None,
+    typer.Option(
+        "--platform", metavar="OS/ARCH", help="Which of a multi-platform image; default: this machine."
+    ),
+]
+PlainHttp = Annotated[
+    bool,
+    typer.Option("--plain-http", help="Speak HTTP without TLS to the registry (loopback: always allowed)."),
+]
+MaxEntries = Annotated[
+    int,
+    typer.Option("--max-entries", metavar="N", min=1, help="How many entries all layers together may have."),
+]
+MaxSize = Annotated[
+    str | None,
+    typer.Option(
+        "--max-size",
+        metavar="BYTES",
+        help="How many bytes the files may have, with suffix K, M, G or T; default: what is free on the disk.",
+    ),
+]
+Network = Annotated[
+    NetworkKind | None,
+    typer.Option(
+        "--network",
+        help="host: the host's own; none: loopback only; private: an address of its own behind the host. Default: "
+        "as in Docker, for an image private.",
+        show_default=False,
+    ),
+]
+Publish = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p",
+        "--publish",
+        metavar="[[IP:]PORT:]PORT[/PROTO]",
+        help="Publish a port of the machine on the host, as `docker run -p`; may be repeated.",
+    ),
+]
+PublishAll = Annotated[
+    bool, typer.Option("-P", "--publish-all", help="Publish every EXPOSEd port, on the same number.")
+]
+VolumesOption = Annotated[
+    Volumes,
+    typer.Option(
+        "--volumes",
+        help="copy: data outlives the machine, that of a container's volumes is copied; bind: a container's volumes "
+        "stay where Docker has them; none: in the tree, and a container's volumes are left out.",
+    ),
+]
+HardeningOption = Annotated[
+    Hardening,
+    typer.Option(
+        "--hardening", help="default: as Docker's default; strict: also user ids of its own, no setuid."
+    ),
+]
+Systemd = Annotated[
+    int | None,
+    typer.Option(
+        "--systemd",
+        metavar="VERSION",
+        min=OLDEST_SYSTEMD,
+        help="systemd's version where the machine will run; default: what is installed below --root.",
+        show_default=False,
+    ),
+]
+OnUnhealthy = Annotated[
+    Literal["none", "restart"],
+    typer.Option("--on-unhealthy", help="What happens when the HEALTHCHECK says so."),
+]
+
+
+DockerfilePath = Annotated[
+    Path | None,
+    typer.Option(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="The Dockerfile, where it is not PATH/Dockerfile; SOURCE is the build context then.",
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="STAGE", help="The stage to make; default: the last.", show_default=False
+    ),
+]
+BuildArg = Annotated[
+    list[str] | None,
+    typer.Option("--build-arg", metavar="NAME[=VALUE]", help="An ARG's value; may be repeated."),
+]
+Base = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base",
+        metavar="NAME=SOURCE",
+        help="Where the image that FROM calls NAME is; `image`: all are where their names say. Default: Debian, "
+        "Ubuntu, Alpine, Arch, Fedora and the like are made here from their packages.",
+    ),
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option("--mirror", metavar="URL", help="Where a base's packages come from.", show_default=False),
+]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="id=ID[,src=FILE|,env=NAME]", help="For RUN --mount=type=secret."),
+]
+Ssh = Annotated[
+    list[str] | None,
+    typer.Option("--ssh", metavar="ID[=SOCKET]", help="An agent, for RUN --mount=type=ssh."),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="security.insecure", help="Let RUN --security=insecure be privileged."),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Run every step again.")]
+Pull = Annotated[bool, typer.Option("--pull", help="Take or make the bases anew.")]
+Chroot = Annotated[bool, typer.Option("--chroot", help="Run the steps in a chroot, not in systemd-nspawn.")]
+DebugShell = Annotated[bool, typer.Option("--debug-shell", help="A shell where a step has failed.")]
+
+
+def ports(texts: list[str] | None) -> tuple[Port, ...]:
+    try:
+        return tuple(port for text in texts or () for port in parse_port(text))
+    except ConversionError as error:
+        raise typer.BadParameter(str(error), param_hint="--publish") from None
+
+
+def size(text: str) -> int:
+    """A size with one of systemd's suffixes, to the base of 1024 (systemd.syntax(7))."""
+    match = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", text)
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a size; write it like 500M or 20G", param_hint="--max-size"
+        )
+    return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
