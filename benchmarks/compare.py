@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import cache, inputs, linear
+from benchmarks import cache, dockerfiles, inputs, linear
 from benchmarks.cache import CACHE, Input
 from benchmarks.engine import Engine, engine
 from benchmarks.measure import Failed, floor_of_peak, remove
@@ -48,11 +48,13 @@ def main() -> None:
         with cache.lock("measuring"), _target() as target:
             if arguments.linear:
                 text = linear.report(target, arguments.repeat, _machine())
+            elif arguments.dockerfiles:
+                text = dockerfiles.report(arguments.repeat, _machine())
             else:
                 text = _compare(target, arguments.input, arguments.tool, arguments.repeat)
     except (Failed, subprocess.CalledProcessError) as error:
         sys.exit(f"benchmarks: {error}")
-    output = arguments.output or _HERE / ("linear.md" if arguments.linear else "results.md")
+    output = arguments.output or _HERE / _output(arguments)
     output.write_text(text)
     print(text, end="")
 
@@ -69,9 +71,23 @@ def _arguments() -> argparse.Namespace:
         "--linear", action="store_true", help="instead: growth with the number of layers and of entries"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: results.md (linear.md) beside this file"
+        "--dockerfiles",
+        action="store_true",
+        help="instead: Dockerfiles translated, and built again beside docker",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: results.md (linear.md, dockerfiles.md) beside this file",
     )
     return parser.parse_args()
+
+
+def _output(arguments: argparse.Namespace) -> str:
+    if arguments.linear:
+        return "linear.md"
+    return "dockerfiles.md" if arguments.dockerfiles else "results.md"
 
 
 @contextlib.contextmanager

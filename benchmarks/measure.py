@@ -29,9 +29,10 @@ class Cost:
     peak: float
 
 
-def measure(script: str, *, environment: Mapping[str, str]) -> Cost:
-    """Run a bash script with nothing in the page cache; CPU and memory are those of it and its descendants."""
-    drop_caches()
+def measure(script: str, *, environment: Mapping[str, str], cold: bool = True) -> Cost:
+    """Run a bash script; CPU and memory are those of it and its descendants. `cold`: nothing is in the page cache."""
+    if cold:
+        drop_caches()
     with tempfile.TemporaryDirectory(prefix="d2n-bench-") as scratch:
         result, log = Path(scratch, "result"), Path(scratch, "log")
         command = [sys.executable, "-I", "-S", str(_TIMED), str(result)]

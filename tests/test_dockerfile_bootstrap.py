@@ -13,6 +13,7 @@ import pytest
 from converter.dockerfile import bootstrap
 from converter.dockerfile.bases import Base, find_base
 from converter.dockerfile.model import ImageSource
+from converter.dockerfile.quoting import data
 from converter.image.model import Platform
 
 _NAMES = [
@@ -85,7 +86,7 @@ def test_values_are_single_quoted() -> None:
 
 def test_a_hostile_name_is_one_word_of_data() -> None:
     text = bootstrap.script(ImageSource(_HOSTILE))
-    line = "image=" + bootstrap.quote(_HOSTILE) + "\n"
+    line = "image=" + data(_HOSTILE) + "\n"
     assert line in text
     assert "touch" not in text.replace(line, "").replace(text.splitlines()[1], "")
     shown = subprocess.run(["sh", "-c", line + 'printf %s "$image"'], capture_output=True, check=True)

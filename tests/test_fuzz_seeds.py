@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from fuzz.checks import check_layers, check_tar
+from fuzz.dockerfile_checks import check_dockerfile
 from fuzz.first_seeds import stacks, tars
 
 SEEDS = Path(__file__).parent.parent / "fuzz/seeds"
-CHECKS: dict[str, Callable[[bytes], int]] = {"tar": check_tar, "merge": check_layers}
+CHECKS: dict[str, Callable[[bytes], int]] = {
+    "tar": check_tar,
+    "merge": check_layers,
+    "dockerfile": check_dockerfile,
+}
 
 
 @pytest.mark.parametrize("target", CHECKS)

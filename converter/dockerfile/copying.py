@@ -5,10 +5,13 @@ In between it is a Selection, plain data, so that a step whose inputs are known 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from converter.dockerfile.context import Source, View
 from converter.dockerfile.fingerprint import fingerprint_items
+from converter.dockerfile.layout import LaidOut, lay_out_items
 from converter.dockerfile.model import Copy, InlineFile
 from converter.dockerfile.modes import is_mode
 from converter.dockerfile.placing import put_all
@@ -91,8 +94,24 @@ def put(selection: Selection, step: Copy, root: Path, owner: tuple[int, int] | N
     `owner`, of --chown, is for all that is made; None: what the files have, and root for new directories above them.
     Raises DockerfileError when something at the destination is in the way, or the disk is full.
     """
-    try:
+    with _told(step):
         put_all(step, selection.items, root, owner)
+
+
+def lay_out(selection: Selection, step: Copy, directory: Path) -> tuple[LaidOut, ...]:
+    """The same as files below `directory`, new or empty, for a script to put in place; one LaidOut for each Item.
+
+    Modes are --chmod's, owners as in the source where we are root. Raises DockerfileError.
+    """
+    with _told(step):
+        return lay_out_items(step, selection.items, directory)
+
+
+@contextmanager
+def _told(step: Copy) -> Iterator[None]:
+    """What the host refuses is an error of this step."""
+    try:
+        yield
     except OSError as error:
         what = f"{error.filename!r}: " if error.filename else ""
         raise step.instruction.error(f"cannot copy: {what}{error.strerror or error}") from None

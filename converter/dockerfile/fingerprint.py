@@ -54,7 +54,7 @@ def _contents(
     for number, entry in batch:
         path = joined(item.top, entry.path)
         directory, name = tree.parent(path) if path else (tree.directory(""), ".")
-        attributes = attributes_of(directory, name)
+        attributes = attributes_of(directory, name, privileged=item.privileged)
         content = submit(_digest, tree.open(path)) if entry.kind == "file" else None
         found.append((number, entry, content, attributes))
     for number, entry, content, attributes in found:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from converter.dockerfile.linear import backtracks, compile_linear
 from converter.dockerfile.model import DockerfileError
 from converter.dockerfile.wildcard import BadPattern, compile_pattern
 
@@ -27,11 +28,11 @@ class Pattern:
     text: str
     exception: bool = False
     line: int = 0
-    _match: re.Pattern[str] = field(default=re.compile(""), compare=False, repr=False)
+    _match: Callable[[str], object] = field(default=re.compile("").fullmatch, compare=False, repr=False)
 
     def matches(self, path: str) -> bool:
         """Does it match all of the path?"""
-        return self._match.fullmatch(path) is not None
+        return bool(self._match(path))
 
     def __str__(self) -> str:
         return f"!{self.text}" if self.exception else self.text
@@ -139,7 +140,7 @@ def _pattern(text: str, line: int) -> Pattern:
     return Pattern(body, exception, line, _compiled(body))
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(pattern: str) -> Callable[[str], object]:
     """What moby/patternmatcher makes of a pattern: `**` is any number of directories."""
     expression: list[str] = []
     wild = suffix = False  # a pattern without wildcards, and `**/literal`, are compared as they stand
@@ -154,7 +155,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             expression.append(".*" if ends else "(?:.*/)?")
             if ends and not wild:
                 # `dir/**` compares the beginning of a path, names with newlines included.
-                return re.compile(re.escape(pattern[: pattern.index("**")]) + ".*", re.DOTALL)
+                return re.compile(re.escape(pattern[: pattern.index("**")]) + ".*", re.DOTALL).fullmatch
             suffix = number == 0
             wild = True
         else:
@@ -175,11 +176,13 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     if suffix:
         rest = pattern[2:]
         start = r"(?:.*/)?" if rest.startswith("/") else ".*"
-        return re.compile(start + re.escape(rest.removeprefix("/")), re.DOTALL)
+        return re.compile(start + re.escape(rest.removeprefix("/")), re.DOTALL).fullmatch
     if not wild:
-        return re.compile(re.escape(pattern))
+        return re.compile(re.escape(pattern)).fullmatch
+    whole = "".join(expression)
     try:
-        return re.compile("".join(expression))
+        compiled = re.compile(whole).fullmatch
+        return compile_linear(whole).matches if backtracks(whole) else compiled
     except re.error:
         raise BadPattern(pattern, 0) from None
 

@@ -47,10 +47,12 @@ class Line:
         return number, column + offset - start
 
     def rest(self, offset: int) -> Line:
-        """What follows, as a line of its own: ONBUILD's trigger."""
+        """What follows, as a line of its own."""
+        if not offset:
+            return self
         number, column = self.place(offset)
         pieces = [(at - offset, line, place) for at, line, place in self.pieces if at > offset]
-        return Line(self.text[offset:], self.number, self.end, ((0, number, column), *pieces))
+        return Line(self.text[offset:], self.number, self.end, ((0, number, column), *pieces), self.has_gap)
 
 
 @dataclass
@@ -118,7 +120,8 @@ def join(lines: Sequence[str], index: int, escape: str) -> Line:
             has_gap = has_gap or not bare
         else:
             break
-    return Line("".join(parts), index + 1, min(at + 1, len(lines)), tuple(pieces), has_gap)
+    line = Line("".join(parts), index + 1, min(at + 1, len(lines)), tuple(pieces), has_gap)
+    return line.rest(len(line.text) - len(line.text.lstrip(SPACE)))
 
 
 def is_blank(line: str) -> bool:

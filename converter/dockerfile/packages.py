@@ -20,7 +20,8 @@ _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 _VERSIONED = re.compile(r"[a-z0-9][a-z0-9+.-]+(?:=[A-Za-z0-9.+:-]+)?")
 # The one pattern that is understood: all that apt-get update has fetched.
 _APT_LISTS = re.compile(r"(?<=\s)/var/lib/apt/lists/\*(?=[\s;&]|$)")
-_APT_LISTS_GONE = "apt-lists"
+_APT_LISTS_GONE = "\x01"  # stands for it from there on
+_QUOTED_OPERATOR = re.compile(r"""'[^']*[&;][^']*'|"[^"]*[&;][^"]*"|\\[&;]""")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9 ,.:/@+=_-]*")
 # Variables by which the package manager or what it starts would do otherwise than without them.
@@ -30,7 +31,7 @@ _TELLING = re.compile(
 )
 # Directories that packages put files in; below any other name at the top a COPY is in nobody's way.
 _OF_PACKAGES = frozenset(
-    {"bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "media", "mnt"}
+    {"bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "media", "mnt", "efi", "work"}
     | {"opt", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr", "var"}
 )
 
@@ -54,10 +55,10 @@ def liftable(stage: Stage, base: Base) -> Installation | None:
             case Setting():
                 continue
             case Workdir():
-                if not _out_of_the_way(step.state.working_directory):
+                if not out_of_the_way(step.state.working_directory):
                     return None
             case Copy():
-                if not _out_of_the_way(step.destination):
+                if not out_of_the_way(step.destination):
                     return None
             case Run():
                 packages = read(step, base)
@@ -76,7 +77,7 @@ def _counts_on_lists(stage: Stage, number: int) -> bool:
     return any("pacman" in " ".join(step.argv) or step.script is not None for step in later)
 
 
-def _out_of_the_way(path: str) -> bool:
+def out_of_the_way(path: str) -> bool:
     """Is it at the top, or below a directory at the top, that no package knows?"""
     parts = PurePosixPath(path).parts
     return len(parts) > 1 and ".." not in parts and parts[1] not in _OF_PACKAGES
@@ -131,8 +132,11 @@ def _leaves_no_lists(commands: list[list[str]]) -> bool:
 
 def _commands(line: str) -> Iterator[list[str] | None]:
     """The commands of a line that are joined by && or begin with `set -e…;`; None for what is not plain."""
+    if _APT_LISTS_GONE in line:
+        yield None
+        return
     line = _APT_LISTS.sub(_APT_LISTS_GONE, line.replace("\\\r\n", "").replace("\\\n", "").strip())
-    if _NOT_PLAIN & set(line):
+    if _NOT_PLAIN & set(line) or _QUOTED_OPERATOR.search(line):
         yield None
         return
     lexer = shlex.shlex(line, posix=True, punctuation_chars="&;")

@@ -35,6 +35,7 @@ _HINTS = (  # what BuildKit says, and what to do about it
     ("must have two arguments", "write NAME=value"),
     ("can't find =", 'quote a value that has spaces: NAME="a b"'),
     ("arrays must be comprised of strings only", 'put every argument in double quotes: ["nginx", "-g"]'),
+    ("is not ASCII", "put the word in double quotes, and only plain spaces between words"),
     ("file with no instructions", "begin with FROM"),
 )
 
@@ -58,8 +59,8 @@ def read(file: Path | str, data: bytes) -> Dockerfile:
     reader = _Reader(name, lines, directives.escape)
     try:
         commands = dockerfile.parse_string("".join((*head, *lines[directives.lines :])))
-    except dockerfile.GoParseError as error:
-        raise reader.locate(str(error), directives.lines) from None
+    except (dockerfile.GoParseError, UnicodeDecodeError) as error:
+        raise reader.locate(_said(error), directives.lines) from None
     if len(commands) > _MOST_INSTRUCTIONS:
         last = commands[_MOST_INSTRUCTIONS].start_line
         raise DockerfileError(name, last, 1, f"more than {_MOST_INSTRUCTIONS} instructions", "split it up")
@@ -122,10 +123,9 @@ class _Reader:
 
     def _instruction(self, command: dockerfile.Command, line: Line, end_line: int, text: str) -> Instruction:
         number, column = line.place(0)
-        keyword = command.cmd.upper()
+        keyword = (command.cmd or "").upper()
         if keyword not in KEYWORDS:
-            hint = near(keyword, KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
-            raise DockerfileError(self.file, number, column, f"unknown instruction: {command.cmd}", hint)
+            raise self._unknown(number, column, command.cmd or self.escape)
         if command.json and (nul := _NUL.search(line.text)):
             place = line.place(nul.start())
             raise DockerfileError(self.file, *place, "a NUL character cannot be part of an argument")
@@ -183,10 +183,19 @@ class _Reader:
             text = f"{keyword} isn't allowed as an ONBUILD trigger"
             raise DockerfileError(self.file, number, column, text, "remove this line")
         following = "".join(self.lines[line.end : end_line])
+        if keyword not in KEYWORDS:
+            raise self._unknown(number, column, command.sub_cmd)
         head = f"# escape={self.escape}\n" if self.escape != "\\" else ""
-        only = dockerfile.parse_string(f"{head}{inner.text}\n{following}")[0]
+        try:
+            only = dockerfile.parse_string(f"{head}{inner.text}\n{following}")[0]
+        except (dockerfile.GoParseError, UnicodeDecodeError) as error:
+            raise self._error(inner, _said(error)) from None
         expression = inner.text + "".join(f"\n{h.content}{h.name}" for h in only.heredocs)
         return self._instruction(only, inner, end_line, expression)
+
+    def _unknown(self, number: int, column: int, word: str) -> DockerfileError:
+        hint = near(word, KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
+        return DockerfileError(self.file, number, column, f"unknown instruction: {word}", hint)
 
     def locate(self, message: str, index: int) -> DockerfileError:
         """Find what the package's `message` is about by reading one instruction after the other."""
@@ -198,9 +207,9 @@ class _Reader:
             index = line.end
             try:
                 self._parse(line)
-            except dockerfile.GoParseError as error:
+            except (dockerfile.GoParseError, UnicodeDecodeError) as error:
                 if "unterminated heredoc" not in str(error):
-                    return self._error(line, str(error))
+                    return self._error(line, _said(error))
                 try:
                     marks = find_marks(line.text)
                 except ExpansionError as wrong:
@@ -235,6 +244,13 @@ class _Reader:
                 break
         offset = max(line.text.find("<<"), 0)
         return DockerfileError(self.file, *line.place(offset), f"unterminated heredoc {mark.name}", hint)
+
+
+def _said(error: Exception) -> str:
+    """BuildKit looks for spaces byte by byte, and may find one within a character."""
+    if isinstance(error, UnicodeDecodeError):
+        return "a character that is not ASCII is taken for a space"
+    return str(error)
 
 
 def _hint(message: str) -> str:

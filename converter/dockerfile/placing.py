@@ -33,7 +33,7 @@ class Placer:
             if item.archive:
                 self._unpack(item, source)
             else:
-                _Copying(self._step, source, item, self._writer, self._owner).put(self._target(item))
+                Copying(self._step, source, item, self._writer, self._owner).put(self._target(item))
 
     def _unpack(self, item: Item, source: Tree) -> None:
         directory = self._tree.resolve(self._step.destination)
@@ -74,7 +74,7 @@ class Placer:
             ) from None
 
 
-class _Copying:
+class Copying:
     """One Item on its way from a tree to another."""
 
     def __init__(
@@ -92,6 +92,7 @@ class _Copying:
         ] = []  # directories to finish, and whether only their times
 
     def put(self, target: str) -> None:
+        """Its top to the path `target`, the rest below. Raises DockerfileError when that is occupied; OSError."""
         for entry in self._item.entries:
             path = joined(target, entry.path)
             while self._waiting and not _is_below(path, self._waiting[-1][0]):
@@ -169,7 +170,7 @@ class _Copying:
             mode,
             self._owner or (entry.uid, entry.gid),
             (entry.atime, entry.mtime),
-            attributes_of(directory, name),
+            attributes_of(directory, name, privileged=self._item.privileged),
         )
 
     def _place(self, entry: Entry) -> tuple[int, str]:

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from converter.dockerfile.model import Copy
 from converter.dockerfile.selection import Entry, Item
+from converter.dockerfile.unpacking import is_archive
 from converter.errors import ConversionError
 
 _TIMEOUT = 60  # seconds to connect, and without a byte
@@ -50,6 +51,8 @@ def fetch_url(step: Copy, url: str, place: Path) -> Item:
         raise step.instruction.error(f"cannot fetch {_shown(url)!r}: {error}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            reason = f"{error.code} {error.reason}"
         raise step.instruction.error(
             f"cannot fetch {_shown(url)!r}: {reason}", "see whether curl can on this host"
         ) from None
@@ -58,7 +61,13 @@ def fetch_url(step: Copy, url: str, place: Path) -> Item:
             f"{_shown(url)!r} has the digest {algorithm}:{digest.hexdigest()}, not {algorithm}:{expected}",
             "somebody has changed it; look at it before changing --checksum",
         )
-    return Item(name, place, "content", (Entry("", "file", 0o600, size=size, atime=time, mtime=time),))
+    entries = (Entry("", "file", 0o600, size=size, atime=time, mtime=time),)
+    return Item(name, place, "content", entries, archive=bool(step.unpack) and _is_archive(place / "content"))
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_archive(file.fileno())
 
 
 def _checksum(step: Copy) -> tuple[str, str]:
@@ -107,6 +116,8 @@ def _save(response: Any, path: Path, digest: Any) -> int:
                 raise ConversionError(f"it is larger than {_SIZE_MAX >> 30} GiB")
             digest.update(block)
             file.write(block)
+    if response.length:
+        raise ConversionError(f"it is cut short after {size} bytes")
     return size
 
 

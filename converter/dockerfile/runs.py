@@ -9,7 +9,7 @@ from converter.dockerfile.draft import Draft
 from converter.dockerfile.flags import flag_error, parse_flags
 from converter.dockerfile.heredocs import find_mark, strip_tabs
 from converter.dockerfile.model import Instruction, Run, State
-from converter.dockerfile.mounts import check_mount, parse_mount
+from converter.dockerfile.mount_flag import check_mount, parse_mount
 from converter.dockerfile.parser import near
 from converter.dockerfile.variables import proxies
 

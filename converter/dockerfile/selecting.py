@@ -93,7 +93,9 @@ def _item(step: Copy, view: View, path: str, included: Matcher | None, excluded:
         finally:
             os.close(fd)
     name = posixpath.basename(path)
-    return Item(name, view.source.root, top, entries, spread=True, archive=archive)
+    return Item(
+        name, view.source.root, top, entries, spread=True, archive=archive, privileged=view.source.owned
+    )
 
 
 def entries_below(

@@ -67,7 +67,8 @@ class Item:
 
     `name` is what it is called at a destination that is a directory. `spread`: of a directory what is in it goes to
     the destination, not the directory. `archive`: it is a file that is unpacked there instead. `identity`: what tells
-    it from others as well as reading all of it would; "" when nothing does.
+    it from others as well as reading all of it would; "" when nothing does. `privileged`: capabilities of its files
+    are kept; those of a build context are not.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Item:
     spread: bool = False
     archive: bool = False
     identity: str = ""
+    privileged: bool = False
 
 
 @dataclass(frozen=True)

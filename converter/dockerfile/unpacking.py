@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from converter.dockerfile.tree import Tree, clean
+from converter.dockerfile.tree import Tree, clean, joined
 from converter.dockerfile.writing import Writer
 from converter.errors import ConversionError
 from converter.rootfs.compression import CHUNK, decompressed
@@ -34,6 +35,7 @@ def unpack(fd: int, directory: int, owner: tuple[int, int] | None) -> None:
         try:
             for entry in read_entries(stream):
                 unpacking.put(entry)
+            stream.finish()
         except ConversionError as error:
             text = str(error).replace("the layer", "the archive", 1)
             raise ConversionError(f"{text}; make it anew") from None
@@ -65,9 +67,13 @@ class _Unpacking:
 
     def put(self, entry: Entry) -> None:
         """One member, all but what directories get last."""
-        path = clean(os.fsdecode(entry.name))
+        name = os.fsdecode(entry.name)
+        path = clean(name)
         if not path:
-            return  # the directory itself keeps what it has
+            # The directory itself keeps what it has when it is called ".", as it mostly is.
+            if entry.kind == "dir" and posixpath.normpath(name or ".") != ".":
+                self._directories[path] = entry
+            return
         path = self._place(path, make=True)
         found = self._tree.find(path)
         merged = found is not None and stat.S_ISDIR(found.st_mode) and entry.kind == "dir"
@@ -103,10 +109,25 @@ class _Unpacking:
         known = self._known.get(above)
         if known is None:
             known = self._tree.resolve(above)
+            self._check_links(above)
             if make:
                 self._writer.make_directories(known, (0, 0))
                 self._known[above] = known
         return f"{known}/{name}" if known else name
+
+    def _check_links(self, path: str) -> None:
+        """A link that leads to nothing is no directory; Docker does not make one there either."""
+        done = ""
+        for name in path.split("/") if path else ():
+            here = joined(done, name)
+            found = self._tree.find(here)
+            if found is None:
+                return
+            done = here
+            if stat.S_ISLNK(found.st_mode):
+                done = self._tree.resolve(here)
+                if self._tree.find(done) is None:
+                    raise ConversionError(f"the layer goes through the link {here!r}, which leads nowhere")
 
     def _make(self, path: str, entry: Entry, *, merged: bool) -> bool:
         """False: there is nothing, as without root there are no devices."""

@@ -32,12 +32,15 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """The pattern as a regular expression for fullmatch. Raises BadPattern."""
     parts: list[str] = []
     at = 0
+    is_open = False
     while at < len(pattern):
         char = pattern[at]
         if char == "*":
             while pattern[at : at + 1] == "*":
                 at += 1
-            parts.append("[^/]*")
+            # As in Go, what stands before the last `*` is taken where it first fits, and no other place is tried.
+            parts.append(")(?>[^/]*?" if is_open else "(?>[^/]*?")
+            is_open = True
         elif char == "?":
             parts.append("[^/]")
             at += 1
@@ -47,6 +50,10 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         else:
             char, at = _literal(pattern, at)
             parts.append(re.escape(char))
+    if is_open:
+        last = max(number for number, part in enumerate(parts) if part.endswith("(?>[^/]*?"))
+        parts[last] = parts[last].removesuffix("(?>[^/]*?") + "(?:[^/]*"
+        parts.append(")")
     return re.compile("".join(parts), re.DOTALL)
 
 

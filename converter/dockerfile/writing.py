@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import stat
 from contextlib import suppress
 
-from converter.dockerfile.tree import DIRECTORY, Tree
+from converter.dockerfile.tree import DIRECTORY, Tree, joined
 from converter.rootfs.attributes import set_attributes
 
 _FICLONE = 0x40049409  # linux/fs.h
@@ -17,6 +16,7 @@ _COPY = 1 << 30  # bytes at once for copy_file_range(2)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # What says something about the host or its mounts, not about the file.
 _HOSTS_OWN = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
+_CAPABILITY = "security.capability"
 
 Attributes = list[tuple[bytes, bytes]]
 
@@ -109,13 +109,20 @@ class Writer:
 
     def remove(self, path: str) -> None:
         """A file, or a directory with all that is in it. Raises OSError."""
-        fd, name = self.tree.parent(path)
-        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-            self.tree.forget(path)
+        waiting = [path]
+        while waiting:
+            path = waiting[-1]
             fd, name = self.tree.parent(path)
-            shutil.rmtree(name, dir_fd=fd)
-        else:
-            os.unlink(name, dir_fd=fd)
+            try:
+                os.unlink(name, dir_fd=fd)
+            except IsADirectoryError:
+                if names := self.tree.names(path):
+                    waiting += [joined(path, below) for below in names]
+                    continue
+                self.tree.forget(path)
+                fd, name = self.tree.parent(path)
+                os.rmdir(name, dir_fd=fd)
+            waiting.pop()
 
 
 def _change_mode(fd: int, name: str, mode: int, kind: str) -> None:
@@ -130,13 +137,16 @@ def _change_mode(fd: int, name: str, mode: int, kind: str) -> None:
         os.chmod(name, mode, dir_fd=fd)
 
 
-def attributes_of(fd: int, name: str) -> Attributes:
-    """The extended attributes that belong to a file, in the directory `fd`; a link is not followed."""
+def attributes_of(fd: int, name: str, *, privileged: bool) -> Attributes:
+    """The extended attributes that belong to a file, in the directory `fd`; a link is not followed.
+
+    Not `privileged`: without capabilities.
+    """
     place = b"/proc/self/fd/%d/%s" % (fd, os.fsencode(name))
     found = []
     with suppress(OSError):  # a file system without attributes
         for attribute in os.listxattr(place, follow_symlinks=False):
-            if not attribute.startswith(_HOSTS_OWN):
+            if not attribute.startswith(_HOSTS_OWN) and (privileged or attribute != _CAPABILITY):
                 with suppress(OSError):
                     value = os.getxattr(place, attribute, follow_symlinks=False)
                     found.append((os.fsencode(attribute), value))

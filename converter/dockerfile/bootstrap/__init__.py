@@ -17,17 +17,13 @@ from pathlib import Path
 from converter.dockerfile.bases import Base
 from converter.dockerfile.bootstrap.settings import part, settings
 from converter.dockerfile.model import ImageSource
+from converter.dockerfile.quoting import data, printable
 from converter.errors import ConversionError
 from converter.image.model import this_platform
 from converter.image.name import full_name
 from converter.progress import Progress
 
 _LAST_LINES = 40  # of what the script has printed, where a reason is looked for
-
-
-def quote(text: str) -> str:
-    """Any text as one word of a shell, always in single quotes."""
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def script(base: Base | ImageSource | None) -> str:
@@ -42,24 +38,22 @@ def script(base: Base | ImageSource | None) -> str:
             "image": full_name(base.name) or base.name,
             "platform": str(base.platform or this_platform()),
         }
-        lines = "".join(f"{name}={quote(value)}\n" for name, value in variables.items())
+        lines = "".join(f"{name}={data(value)}\n" for name, value in variables.items())
         return _text(base.name, "the image as it is, taken by docker2nspawn.", None, lines, part("image"))
     made = settings(base)
-    lines = "".join(f"{name}={quote(value)}\n" for name, value in made.variables.items()) + made.functions
+    lines = "".join(f"{name}={data(value)}\n" for name, value in made.variables.items()) + made.functions
     what = "made from the distribution's own packages, set up as the official image is."
     return _text(base.image, what, made.mirror, lines, made.make + made.image + made.end)
 
 
 def _text(name: str, what: str, mirror: str | None, settings: str, body: str) -> str:
-    # A name is on one line of a comment, whatever it holds.
-    shown = "".join(character if character.isprintable() else "?" for character in name)
-    text = f"#!/bin/sh\n# {shown}: {what}\n#\n#   sh bootstrap.sh DIRECTORY\n#\n"
+    text = f"#!/bin/sh\n# {printable(name)}: {what}\n#\n#   sh bootstrap.sh DIRECTORY\n#\n"
     text += "# As root; DIRECTORY is made, or is empty."
     if mirror is not None:
         text += f" MIRROR=URL is where the packages come\n# from, instead of {mirror}."
-    text += "\nset -eu\n\n"
+    text += "\nset -eu\numask 022\n\n"
     if mirror is not None:
-        text += f"mirror=${{MIRROR:-{quote(mirror)}}}\n"
+        text += f"mirror=${{MIRROR:-{data(mirror)}}}\n"
     return text + settings + part("head") + body + part("tail")
 
 

@@ -23,6 +23,6 @@ printf 'https://dl-cdn.alpinelinux.org/alpine/%s/%s\n' "$release" main "$release
 apart "$apk" --root "$partial" --initdb --arch "$arch" --keys-dir "$partial/etc/apk/keys" \
     --repositories-file /dev/null --repository "$mirror/$release/main" --no-cache add $packages
 
-: >"$partial/etc/hostname"
-: >"$partial/etc/resolv.conf"
+put /etc/hostname 0644 </dev/null
+put /etc/resolv.conf 0644 </dev/null
 rm -rf "$partial"/var/cache/apk/*

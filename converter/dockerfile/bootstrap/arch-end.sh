@@ -4,5 +4,5 @@ rm -rf "$partial"/etc/pacman.d/gnupg/openpgp-revocs.d/* "$partial"/etc/pacman.d/
     "$partial/etc/pacman.d/gnupg/pubring.gpg~" "$partial"/etc/pacman.d/gnupg/S.* \
     "$partial"/var/cache/pacman/pkg/* "$partial"/var/lib/pacman/sync/* "$partial/var/log/pacman.log" \
     "$partial/etc/machine-id"
-: >"$partial/etc/hostname"
-: >"$partial/etc/resolv.conf"
+put /etc/hostname 0644 </dev/null
+put /etc/resolv.conf 0644 </dev/null

@@ -5,5 +5,5 @@ for file in etc/machine-id var/log/dpkg.log var/log/bootstrap.log var/log/altern
     var/log/apt/term.log var/log/apt/eipp.log.xz var/cache/ldconfig/aux-cache; do
     rm -f "$partial/$file"
 done
-: >"$partial/etc/hostname"
-: >"$partial/etc/resolv.conf"
+put /etc/hostname 0644 </dev/null
+put /etc/resolv.conf 0644 </dev/null

@@ -30,3 +30,6 @@ EOF_
 put /etc/apt/apt.conf.d/docker-no-languages 0644 <<'EOF_'
 Acquire::Languages "none";
 EOF_
+[ -e "$partial/etc/fstab" ] || put /etc/fstab 0644 <<'EOF_'
+# UNCONFIGURED FSTAB FOR BASE SYSTEM
+EOF_

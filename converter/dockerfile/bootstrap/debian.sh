@@ -20,7 +20,7 @@ else
         "$suite" "$partial" "$mirror" "$script"
     cp "$work/keyring.gpg" "$partial/tmp/keyring.gpg"
     sources >"$partial/tmp/sources.list"
-    cat /etc/resolv.conf >"$partial/etc/resolv.conf"
+    put /etc/resolv.conf 0644 </etc/resolv.conf
     set -- -qq -o Dir::Etc::Trusted=/tmp/keyring.gpg -o Dir::Etc::SourceList=/tmp/sources.list \
         -o Dir::Etc::SourceParts=-
     [ -z "$aptopt" ] || set -- "$@" -o "$aptopt"

@@ -20,9 +20,10 @@ inside() { # COMMAND...
         /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
-# Write standard input to a file of the new tree.
+# Write standard input to a file of the new tree; never through a link.
 put() { # PATH MODE
     mkdir -p "$partial${1%/*}"
+    rm -f "$partial$1"
     cat >"$partial$1"
     chmod "$2" "$partial$1"
 }

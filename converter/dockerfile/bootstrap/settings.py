@@ -38,7 +38,8 @@ _EL_MINIMAL = "curl-minimal libcurl-minimal libusbx microdnf"
 class Settings:
     """`mirror` is where the packages come from by default. `variables` and `functions` stand at the script's beginning.
 
-    `make` installs the packages, by them; `image` sets the tree up as the official image is; `end` clears up.
+    `make` installs the packages, by them; `image` sets the tree up as the official image is, by `functions_of_image`
+    alone; `end` clears up. `sources`: where apt gets the packages from, URIs with their suites.
     """
 
     mirror: str
@@ -47,6 +48,8 @@ class Settings:
     make: str
     image: str
     end: str
+    functions_of_image: str = ""
+    sources: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def part(name: str) -> str:
@@ -115,6 +118,10 @@ rm -f "$partial/etc/apt/sources.list"
     return text + _put(f"/etc/apt/sources.list.d/{distribution}.sources", written)
 
 
+def _tuples(stanzas: list[tuple[str, list[str]]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((uri, tuple(suites)) for uri, suites in stanzas)
+
+
 def _debian(base: Base) -> Settings:
     suite = base.release
     archived = suite in _DEBIAN_ARCHIVED
@@ -146,7 +153,13 @@ def _debian(base: Base) -> Settings:
         "other_script": "/usr/share/debootstrap/scripts/sid",
     }
     return Settings(
-        main, variables, _function("sources", *sources), part("debian"), image, part("debian-end")
+        main,
+        variables,
+        _function("sources", *sources),
+        part("debian"),
+        image,
+        part("debian-end"),
+        sources=_tuples(stanzas),
     )
 
 
@@ -180,7 +193,13 @@ def _ubuntu(base: Base) -> Settings:
         "other_script": "/usr/share/debootstrap/scripts/gutsy",
     }
     return Settings(
-        main, variables, _function("sources", *sources), part("debian"), image, part("debian-end")
+        main,
+        variables,
+        _function("sources", *sources),
+        part("debian"),
+        image,
+        part("debian-end"),
+        sources=_tuples(stanzas),
     )
 
 

@@ -2,6 +2,6 @@
 # What belongs to this run.
 run_zypper clean --all
 rm -rf "$partial"/var/log/zypp "$partial"/var/log/zypper.log
-: >"$partial/etc/machine-id"
-: >"$partial/etc/hostname"
-: >"$partial/etc/resolv.conf"
+put /etc/machine-id 0644 </dev/null
+put /etc/hostname 0644 </dev/null
+put /etc/resolv.conf 0644 </dev/null

@@ -1,0 +1,66 @@
+"""The directory that a translation writes: all of it or nothing, and never in the place of what is not ours."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from converter import interrupt
+from converter.errors import ConversionError
+from converter.linux import RENAME_EXCHANGE, rename, sync_file_system
+
+MARKER = ".docker2nspawn"
+"""The file that tells a directory of ours, which --force may replace, from others."""
+
+_KEPT = ("secrets", "cache")  # the user's own, beside what we have made
+
+
+def check_output(output: Path, *, force: bool) -> None:
+    """Raises ConversionError when `output` has something that `force` does not allow to be replaced."""
+    if not output.exists() and not output.is_symlink():
+        return
+    if output.is_symlink() or not output.is_dir():
+        raise ConversionError(f"{output} is in the way: it is no directory; give --output another one")
+    if not any(output.iterdir()):
+        return
+    if not (output / MARKER).is_file():
+        raise ConversionError(f"{output} is not empty and was not made here; give --output another directory")
+    if not force:
+        raise ConversionError(f"{output} has a translation already; --force replaces it")
+
+
+@contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """A hidden directory beside `output`; it is gone afterwards, or has become `output`.
+
+    Raises ConversionError for a full or broken disk.
+    """
+    parent = output.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(dir=parent, prefix=f".{output.name}.docker2nspawn-"))
+        try:
+            staged.chmod(0o755)
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    except OSError as error:
+        raise ConversionError(
+            f"cannot write {output}: {error.strerror} ({error.filename or parent})"
+        ) from None
+
+
+def publish(staged: Path, output: Path) -> None:
+    """Give it its name when all of it is on the disk; what was there goes, but for what the user has put there."""
+    sync_file_system(staged)
+    if not output.exists() or not any(output.iterdir()):
+        staged.rename(output)
+        return
+    with interrupt.held():
+        rename(staged, output, RENAME_EXCHANGE)
+        for name in _KEPT:
+            if (staged / name).is_dir():
+                (staged / name).rename(output / name)
