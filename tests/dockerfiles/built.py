@@ -49,7 +49,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not the same. `what` is `config FIELD` or `tree FIELD PATH`."""
+    """One thing that is not the same. `what` is `config FIELD` or `tree FIELD PATH`, a directory's with a slash."""
 
     what: str
     docker: str
@@ -64,7 +64,7 @@ def from_docker(place: Place, name: str) -> Built:
     inspected = json.loads(place.docker("inspect", name).stdout)[0]
     config = replace(parse_container_config(inspected["Config"]), author=inspected.get("Author") or "")
     if not inspected["RootFS"].get("Layers"):
-        return Built(config, {})
+        return Built(config)
     storage = place.host.root / "var/lib/docker/overlay2"
     layer = storage / Path(inspected["GraphDriver"]["Data"]["UpperDir"]).parent.name
     if not (layer / "lower").exists():
@@ -125,6 +125,7 @@ def _tree_differences(docker: Tree, ours: Tree) -> Iterator[Difference]:
     for path in sorted(docker.keys() | ours.keys()):
         left, right = docker.get(path), ours.get(path)
         where = path.decode("utf-8", "backslashreplace")
+        where += "/" if "dir" in {fact.kind for fact in (left, right) if fact is not None} else ""
         if left is None or right is None:
             yield Difference(f"tree name {where}", left.kind if left else NONE, right.kind if right else NONE)
             continue
