@@ -33,8 +33,8 @@ def report(repeat: int, machine: str) -> str:
 
 _NOTES = """\
 The page cache is warm. CPU time is that of the client alone for Docker, whose builder is a daemon. docker2nspawn's
-builds end with the machine's tree put together and on the disk, with its settings; Docker's end with an image, of which a
-container is still to be made.
+builds end with the machine's tree put together and on the disk, with its settings; Docker's end with an image, of which
+a container is still to be made.
 """
 
 

@@ -47,6 +47,8 @@ def plan(source: str, options: Options, progress: Progress) -> Result:
     Raises ConversionError when the source cannot be converted.
     """
     reference, name = _resolve(source, options)
+    if reference.transport == "dockerfile":
+        return _plan_dockerfile(reference, name, options, progress)
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
         image = _open(reference, options, Path(spool), progress)
         _, mapped = _decide(
@@ -119,6 +121,36 @@ def translate(path: Path, output: Path, options: Options, progress: Progress) ->
         run=_run_options(name, options),
     )
     return translate(wanted, _image_opener(options, progress))
+
+
+def _plan_dockerfile(reference: Reference, name: str, options: Options, progress: Progress) -> Result:
+    """What its translation says of the machine: nobody knows the tree."""
+    places = Places(options.root)
+    with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
+        output = Path(spool, "translated")
+        translated = translate(Path(reference.name), output, replace(options, name=name), progress)
+        settings = (output / f"{name}.nspawn").read_text("utf-8", "surrogateescape")
+        drop_in = output / "host" / places.drop_in(name).relative_to(places.root)
+        host = [path for path in sorted((output / "host").rglob("*")) if path.is_file() and path != drop_in]
+        assumed = Note(
+            "adapted", "Dockerfile", "nothing was built: what only the finished tree tells is assumed"
+        )
+        return Result(
+            name=name,
+            source=translated.source,
+            digest=None,
+            platform=translated.platform,
+            tree_path=str(places.tree(name)),
+            settings_path=str(places.settings(name)),
+            trusted_path=str(places.trusted_settings(name)) if options.trust else None,
+            drop_in_path=str(places.drop_in(name)),
+            record_path=str(places.record(name)),
+            start_command=f"machinectl start {name}",
+            settings=settings,
+            drop_in=drop_in.read_text("utf-8", "surrogateescape"),
+            files=tuple(str(places.root / path.relative_to(output / "host")) for path in host),
+            notes=(assumed, *translated.notes),
+        )
 
 
 def _unpack(
