@@ -142,7 +142,8 @@ def check_lengths(text: str, file: str, escape: str) -> None:
             squares += length * length
             if squares > _MOST_SQUARES:
                 _refuse(text, word.start(), file, "this Dockerfile has words that are too long to be read")
-    for run in re.finditer(rf"^(?:[^\n]*?{end}|[ \t]*#[^\n]*\n)++", text, re.MULTILINE):
+    within = rf"[^\n]*?{end}|[ \t]*(?:#[^\n]*)?\n"
+    for run in re.finditer(rf"^[^\n]*?{end}(?:{within})*+", text, re.MULTILINE):
         if run.end() - run.start() > MOST_JOINED:
             _refuse(text, run.start(), file, f"this instruction is longer than {MOST_JOINED >> 10} KiB")
 
