@@ -122,14 +122,14 @@ class Cache:
             path = self.layers / f"{_PARTIAL}{key}"
             making = Making(key, path)
             try:
-                _remove(path)
+                remove(path)
                 path.mkdir(mode=0o700)
                 making.tree.mkdir(mode=0o755)
                 making.tree.chmod(0o755)
                 making.work.mkdir(mode=0o700)
                 yield making
             finally:
-                _remove(path)
+                remove(path)
 
     def complete(
         self,
@@ -142,7 +142,7 @@ class Cache:
     ) -> Layer:
         """Give a layer its name. `instruction` and `parent` tell people what it is. Raises OSError."""
         empty = not whole and not any(making.tree.iterdir()) and not _is_opaque(making.tree)
-        _remove(making.work)
+        remove(making.work)
         meta = {
             "key": making.key,
             "parent": parent,
@@ -156,7 +156,7 @@ class Cache:
         (making.path / "meta.json").write_text(json.dumps(meta))
         sync_file_system(self.layers)
         place = self.layers / making.key
-        _remove(place)  # one whose meta.json cannot be read
+        remove(place)  # one whose meta.json cannot be read
         making.path.rename(place)
         return Layer(making.key, None if empty else place / "tree", whole, config)
 
@@ -185,16 +185,20 @@ class Cache:
             os.close(fd)
 
     def _remove_dead(self) -> None:
-        """Remove what killed builds were making."""
-        for path in self.layers.glob(f"{_PARTIAL}*"):
-            lock = self._locks / path.name.removeprefix(_PARTIAL)
+        """Remove what killed builds were making, and their locks."""
+        partial = [path.name.removeprefix(_PARTIAL) for path in self.layers.glob(f"{_PARTIAL}*")]
+        for name in {*partial, *(path.name for path in self._locks.iterdir())}:
+            lock = self._locks / name
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 if _try_lock(fd) and _is_still(fd, lock):
-                    _remove(path)
+                    remove(self.layers / f"{_PARTIAL}{name}")
                     lock.unlink()
             finally:
                 os.close(fd)
+        for link in self._names.glob(f"{_PARTIAL}*"):
+            if not Path("/proc", link.name.split("-")[1]).exists():
+                link.unlink(missing_ok=True)
 
 
 def _try_lock(fd: int) -> bool:
@@ -224,7 +228,7 @@ def _size(tree: Path) -> int:
     return int(done.stdout.split()[0]) if done.stdout else 0
 
 
-def _remove(path: Path) -> None:
-    """By rm(1), which takes any depth."""
+def remove(path: Path) -> None:
+    """Remove whatever is at `path`, by rm(1), which takes any depth."""
     if os.path.lexists(path):
         subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,7 @@ _PATIENCE = 10  # seconds that a program has to end
 _TREE = "tree"  # the image's root, in the one that nspawn starts
 _LAUNCHER = "launch"
 _DEVICES = (("full", 7), ("null", 3), ("random", 8), ("tty", None), ("urandom", 9), ("zero", 5))
-_OPEN_FILES = 1048576  # Docker's limit
+_OPEN_FILES = (1024, 524288)
 # The launcher has to move into the tree; without CAP_SYS_ADMIN, which it gives up, nobody can use these calls.
 _OF_LAUNCHER = frozenset({"mount", "pivot_root", "umount2"})
 _OTHER_MOUNT_CALLS = frozenset(
@@ -250,11 +251,12 @@ def _nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, ter
     return [*command, "--", f"/{_LAUNCHER}", *_launch(program, f"/{_TREE}")]
 
 
-def _open_files() -> int:
-    import resource
-
+def _open_files() -> str:
+    """The limits of a build's container: those that dockerd has from systemd, as far as we may give them."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if hard == resource.RLIM_INFINITY or hard > _OPEN_FILES[1]:
+        hard = _OPEN_FILES[1]
+    return f"{min(_OPEN_FILES[0], hard)}:{hard}"
 
 
 def _escaped(path: str) -> str:
@@ -294,6 +296,8 @@ def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -
     stack.callback(unmount, tree / "sys")
     _write_launcher(dev / ".launch")
     return [
+        "prlimit",
+        f"--nofile={_open_files()}",
         "unshare",
         "--fork",
         "--pid",
