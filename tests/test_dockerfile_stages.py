@@ -275,6 +275,12 @@ def test_what_is_taken_for_an_image_but_looks_like_a_stage() -> None:
     assert recipe.warnings == (f"Dockerfile:3: {text}",)
 
 
+def test_a_mode_that_is_none_is_ignored() -> None:
+    recipe = _evaluate("FROM plain\nCOPY --chmod=worse a /b\nCOPY --chmod=899 a /b")
+    assert [step.chmod for step in recipe.target.steps if isinstance(step, Copy)] == [None, None]
+    assert recipe.warnings[0] == "Dockerfile:2: --chmod=worse is no mode; Docker ignores it"
+
+
 # --- triggers ---
 
 
@@ -426,7 +432,6 @@ ERRORS = {
     "COPY of a URL": ("FROM plain\nCOPY http://x/y /z", "2:1: source can't be a URL for COPY; ADD takes URLs"),
     "COPY of git": ("FROM plain\nCOPY git@h:x /z", "2:1: source can't be a git ref for COPY"),
     "heredoc's name": ("FROM plain\nCOPY <<../x /z\n../x", "2:1: a here-document cannot make a file named '../x'"),
-    "chmod": ("FROM plain\nCOPY --chmod=999 a b", "2:6: invalid chmod parameter: '999'"),
     "chmod, too large": ("FROM plain\nCOPY --chmod=17777 a b", "2:6: invalid chmod parameter: '17777'"),
     "checksum": ("FROM plain\nADD --checksum=md5:1 http://a b", "2:5: invalid checksum digest 'md5:1'"),
     "checksum of a file": ("FROM plain\nADD --checksum=sha256:" + "0" * 64 + " a b", "2:5: checksum can't be"),

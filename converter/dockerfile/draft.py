@@ -40,6 +40,7 @@ class Draft:
     options: BuildOptions
     global_arguments: dict[str, str | None]
     find: Find
+    warn: Callable[[str], None]
     cmd_set: bool = False
     steps: list[Step] = field(default_factory=list)
     _places: dict[str, int] | None = None
