@@ -294,7 +294,8 @@ WORKDIR /mine/root
         "*.md\n!README.md\nbuild\n!build/keep/me\nsrc/*\n!src/deep\nsrc/deep/*.o\n!keep.md\nkeep.md\n",
     ),
     _ignored("ignore-all", "everything but what is named", "*\n!src\n!docs/b\n!.git/HEAD\n"),
-    _ignored("ignore-all-deep", "everything but one, with **", "**\n!**/*.txt\nvendor\n"),
+    _ignored("ignore-all-deep", "everything but one, with **", "**\n!**/*.txt\n"),
+    _ignored("ignore-again", "what is excluded, excepted and excluded once more", "**\n!**/*.txt\nvendor\n"),
     _ignored(
         "ignore-odd",
         "sets, ranges, escapes, dots, parents",

@@ -58,6 +58,19 @@ LISTED: tuple[Listed, ...] = (
         ours="built",
     ),
     Listed(
+        "names in /dev while RUN runs",
+        "tree content dev-names",
+        "systemd-nspawn has char and net there as well",
+        cases="run-proc-sys",
+    ),
+    Listed(
+        "a file that .dockerignore excludes, excepts, and excludes again by its directory",
+        "tree content all/vendor/v.txt",
+        "Docker 26.1 takes the name and loses the content: the file is empty; here it has its content",
+        cases="ignore-again",
+        docker="b''",
+    ),
+    Listed(
         "--target by number",
         "outcome",
         "only Docker's older builder takes numbers; here both names and numbers mean a stage",
