@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from converter.dockerfile.options import BuildOptions
-
 from converter.dockerfile import parser, stages
 from converter.dockerfile.model import Copy, ImageSource, Recipe, Run, StageSource, Step, Workdir
+from converter.dockerfile.options import BuildOptions
 from converter.errors import ConversionError
 from converter.image.model import ImageConfig
 

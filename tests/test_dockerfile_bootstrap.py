@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from converter.dockerfile import bootstrap
 from converter.dockerfile.bases import Base, find_base
 from converter.dockerfile.model import ImageSource
 from converter.dockerfile.quoting import data
+from converter.errors import ConversionError
 from converter.image.model import Platform
+from converter.interrupt import Interrupted, in_time, on_signal
+from converter.progress import Silent
 
 _NAMES = [
     "debian:buster-slim",
@@ -302,3 +306,101 @@ def test_an_image_is_left_to_docker2nspawn() -> None:
         'docker2nspawn convert --name base --root "$work/made" --no-trust --platform "$platform" "$image"'
         in text
     )
+
+
+# https://github.com/debuerreotype/docker-debian-artifacts, dist-amd64: bookworm/rootfs.manifest
+_BOOKWORM = """
+adduser apt base-files base-passwd bash bsdutils coreutils dash debconf debian-archive-keyring debianutils diffutils
+dpkg e2fsprogs findutils gcc-12-base gpgv grep gzip hostname init-system-helpers libacl1 libapt-pkg6.0 libattr1
+libaudit-common libaudit1 libblkid1 libbz2-1.0 libc-bin libc6 libcap-ng0 libcap2 libcom-err2 libcrypt1 libdb5.3
+libdebconfclient0 libext2fs2 libffi8 libgcc-s1 libgcrypt20 libgmp10 libgnutls30 libgpg-error0 libhogweed6 libidn2-0
+liblz4-1 liblzma5 libmd0 libmount1 libnettle8 libp11-kit0 libpam-modules libpam-modules-bin libpam-runtime libpam0g
+libpcre2-8-0 libseccomp2 libselinux1 libsemanage-common libsemanage2 libsepol2 libsmartcols1 libss2 libstdc++6
+libsystemd0 libtasn1-6 libtinfo6 libudev1 libunistring2 libuuid1 libxxhash0 libzstd1 login logsave mawk mount
+ncurses-base ncurses-bin passwd perl-base sed sysvinit-utils tar tzdata usr-is-merged util-linux util-linux-extra zlib1g
+"""
+
+
+def _without(program: str, directory: Path) -> str:
+    """A PATH on which `program` is not."""
+    directory.mkdir()
+    for place in ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"):
+        for path in Path(place).glob("*"):
+            if path.name != program and not (directory / path.name).is_symlink():
+                (directory / path.name).symlink_to(path)
+    return str(directory)
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("name", "missing"), [("debian:bookworm-slim", "debootstrap"), ("debian:bookworm", "mmdebstrap")]
+)
+def test_debian_is_as_its_image_is(
+    name: str, missing: str, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", _without(missing, tmp_path / "programs"))
+    root = work / f"bases-{missing}"
+    bootstrap.make(_base(name), root, mirror=None, spool=tmp_path, progress=Silent())
+    query = ["dpkg-query", f"--root={root}", "-W", "-f", "${Package}\\n"]
+    installed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    assert sorted(installed.split()) == sorted(_BOOKWORM.split())
+    asked_for = subprocess.run(
+        ["chroot", root, "/usr/bin/apt-mark", "showmanual"], capture_output=True, check=True
+    )
+    assert asked_for.stdout == b""
+    assert sorted(path.name for path in (root / "etc/apt/apt.conf.d").iterdir()) == [
+        "01autoremove", "70debconf", "docker-autoremove-suggests", "docker-clean", "docker-gzip-indexes",
+        "docker-no-languages",
+    ]  # fmt: skip
+    assert [path.name for path in (root / "etc/apt/sources.list.d").iterdir()] == ["debian.sources"]
+    assert not (root / "etc/apt/sources.list").exists()
+    assert (root / "usr/sbin/policy-rc.d").read_text() == "#!/bin/sh\nexit 101\n"
+    assert [path for path in (root / "var/lib/apt/lists").rglob("*") if path.is_file()] == []
+    assert not (root / "etc/machine-id").exists()
+    assert (root / "etc/hostname").read_bytes() == b"" and (root / "etc/resolv.conf").read_bytes() == b""
+    documents = [path.name for path in (root / "usr/share/doc").rglob("*") if path.is_file()]
+    assert (set(documents) == {"copyright"}) == name.endswith("slim")
+    assert (root / "usr/share/man/man1").is_dir()
+    assert [path.name for path in work.glob(f"{root.name}.*")] == []
+
+
+@pytest.mark.lab
+def test_a_mirror_that_is_not_there(work: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError) as caught:
+        bootstrap.make(
+            _base("debian:bookworm"),
+            work / "bases-nowhere",
+            mirror="http://127.0.0.1:9/debian",
+            spool=tmp_path,
+            progress=Silent(),
+        )
+    assert "debian:bookworm" in str(caught.value) and "MIRROR=URL" in str(caught.value)
+    assert list(work.glob("bases-nowhere*")) == []
+
+
+@pytest.mark.lab
+def test_interrupted_it_leaves_nothing(
+    beside: _Beside, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (beside.directory / "id").unlink()
+    (beside.directory / "unshare").unlink()
+    beside.add("mmdebstrap", "kill -USR1 $WATCHED_PROCESS; exec sleep 600")
+    text = (beside.directory / "mmdebstrap").read_text().replace("$WATCHED_PROCESS", str(os.getpid()))
+    (beside.directory / "mmdebstrap").write_text(text)
+    monkeypatch.setenv("PATH", f"{beside.directory}:{os.environ['PATH']}")
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    in_time()
+    try:
+        with pytest.raises(Interrupted):
+            bootstrap.make(
+                _base("debian:bookworm"),
+                work / "bases-stopped",
+                mirror=None,
+                spool=tmp_path,
+                progress=Silent(),
+            )
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert beside.called()[0][0] == "mmdebstrap"
+    assert list(work.glob("bases-stopped*")) == []

@@ -14,6 +14,7 @@ import pytest
 from converter.dockerfile import mkosi
 from converter.dockerfile.bases import find_base
 from converter.dockerfile.model import Copy, ImageSource, Recipe, StageSource
+from converter.machine.model import TreeChange
 from tests import steps
 from tests.steps import STATE
 
@@ -69,7 +70,7 @@ def test_an_installation_and_the_rest(tmp_path: Path) -> None:
     assert settings["Packages"].split() == ["apt", "?priority(required)", "usr-is-merged", "curl", "g++=12"]
     assert settings["WithRecommends"] == "no"
     script = _script(tmp_path)
-    assert script.endswith("exec /work/src/provision.sh --from 2\n")
+    assert script.endswith("\n/work/src/provision.sh --from 2\n")
     assert "apt-mark manual curl g++ >/dev/null\n" in script
     assert "path-exclude /usr/share/doc/*\n" in script
     assert "curl g++=12" in notes
@@ -82,7 +83,7 @@ def test_in_doubt_everything_is_left_to_the_script(tmp_path: Path) -> None:
     stage = steps.stage("debian:bookworm", steps.run(_PLAIN + " && make"), steps.copy("x", "/app/"))
     _write(steps.recipe(stage), tmp_path)
     assert _settings(tmp_path)["Packages"].split() == ["apt", "?priority(required)", "usr-is-merged"]
-    assert _script(tmp_path).endswith("exec /work/src/provision.sh --from 1\n")
+    assert _script(tmp_path).endswith("\n/work/src/provision.sh --from 1\n")
     assert "apt-mark manual" not in _script(tmp_path)
     assert not (tmp_path / "mkosi/mkosi.extra").exists()
 
@@ -105,7 +106,7 @@ def test_what_comes_before_all_else_is_in_mkosi_extra(tmp_path: Path) -> None:
         "usr/local/bin/start",
     ]
     assert (extra / "app/deep").is_dir()
-    assert _script(tmp_path).endswith("exec /work/src/provision.sh --from 6\n")
+    assert _script(tmp_path).endswith("\n/work/src/provision.sh --from 6\n")
     assert "step 1, 3, 4" in notes
 
 
@@ -125,7 +126,7 @@ def test_what_comes_before_all_else_is_in_mkosi_extra(tmp_path: Path) -> None:
 def test_what_has_to_stay_in_its_place(step: Copy, tmp_path: Path) -> None:
     _write(steps.recipe(steps.stage("debian:bookworm", step, steps.run(_PLAIN))), tmp_path)
     assert not (tmp_path / "mkosi/mkosi.extra").exists()
-    assert _script(tmp_path).endswith("exec /work/src/provision.sh --from 1\n")
+    assert _script(tmp_path).endswith("\n/work/src/provision.sh --from 1\n")
     assert "curl" not in _settings(tmp_path)["Packages"]
 
 
@@ -139,7 +140,7 @@ def test_a_file_that_mkosi_would_not_copy_as_it_is(tmp_path: Path) -> None:
     assert isinstance(stage.base, ImageSource)
     mkosi.write(recipe, find_base(stage.base), tmp_path, name="machine", put=put_twice)
     assert not (tmp_path / "mkosi/mkosi.extra").exists()
-    assert _script(tmp_path).endswith("exec /work/src/provision.sh --from 1\n")
+    assert _script(tmp_path).endswith("\n/work/src/provision.sh --from 1\n")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_base_that_mkosi_cannot_make(image: str, tmp_path: Path) -> None:
     assert (settings["Distribution"], settings["BaseTrees"]) == ("custom", "base")
     assert "Packages" not in settings
     assert "bootstrap.sh" in notes
-    assert _script(tmp_path).endswith("exec /work/src/provision.sh --from 1\n")
+    assert _script(tmp_path).endswith("\n/work/src/provision.sh --from 1\n")
 
 
 def test_a_stage_that_is_built_upon(tmp_path: Path) -> None:
@@ -209,3 +210,18 @@ def test_hostile_names_are_data(tmp_path: Path) -> None:
         "RemoveFiles", "BuildSources", "WithNetwork",
     }  # fmt: skip
     assert "touch" not in _script(tmp_path)
+
+
+def test_what_the_machine_needs_in_its_tree_comes_last(tmp_path: Path) -> None:
+    changes = (
+        TreeChange("/var/log", "dir"),
+        TreeChange("/etc/mtab", "link", content=b"/proc/mounts"),
+        TreeChange("/etc/it's", "file", 0o644, content=b"x"),
+        TreeChange("/data", "mount point"),
+    )
+    stage = steps.stage("debian:12", steps.run("true"))
+    mkosi.write(steps.recipe(stage), None, tmp_path, name="machine", changes=changes)
+    rest = _script(tmp_path).partition("/work/src/provision.sh --from 1\n")[2]
+    assert "mkdir -p '/var/log'\n" in rest
+    assert "ln -s '/proc/mounts' '/etc/mtab'\n" in rest
+    assert "cp /work/src/tree/2 '/etc/it'\\''s'\nchmod 644 '/etc/it'\\''s'\n" in rest

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.dockerfile.blocks import Brought, account, globs
+from converter.dockerfile.blocks import Brought, account, owner
+from converter.dockerfile.finding import expressions, globs
 from converter.dockerfile.labels import file_name, source_label
 from converter.dockerfile.model import ImageSource, Mount, StageSource, State
 from converter.dockerfile.quoting import assignment, command, comment, data, one_line, quote
@@ -84,14 +85,48 @@ def test_assignments() -> None:
         ("", ("", "")),
         ("app", ("app", "")),
         ("app:www", ("app", "www")),
-        ("root", ("0", "")),
+        ("root", ("root", "")),
         ("root:root", ("0", "0")),
+        ("root:7", ("0", "7")),
+        ("app:root", ("app", "root")),
         ("0007:+8", ("7", "8")),
         (":www", ("", "www")),
     ],
 )
 def test_users(user: str, parts: tuple[str, str]) -> None:
     assert account(user) == parts
+
+
+def test_owners() -> None:
+    assert owner("root") == ("0", "")
+    assert owner("app:root") == ("app", "0")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("*.txt", ["./a.txt", "./.txt"], ["./d/a.txt", "./a.txt.gz"]),
+        ("**/*.txt", ["./a.txt", "./d/e/a.txt"], ["./a.txtx"]),
+        ("/d/**", ["./d/e", "./d/e/f"], ["./d", "./e"]),
+        ("a/**/z", ["./a/z", "./a/b/c/z"], ["./az"]),
+        ("x+y?.[^a-c]", ["./x+yz.d"], ["./xxyz.d", "./x+yz.a"]),
+        ("a.b", ["./a.b"], ["./axb"]),
+    ],
+)
+def test_patterns_for_find(tmp_path: Path, pattern: str, matching: list[str], others: list[str]) -> None:
+    for path in sorted((*matching, *others), key=len, reverse=True):  # what is in a directory makes it
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (tmp_path / path).exists():
+            (tmp_path / path).touch()
+    for find in [["find"]] + [["busybox", "find"]] * bool(shutil.which("busybox")):
+        found: list[str] = []
+        for expression in expressions([pattern]):
+            command = [*find, ".", "-regex", expression]
+            found += subprocess.run(
+                command, cwd=tmp_path, capture_output=True, text=True, check=True
+            ).stdout.split()
+        assert set(matching) <= set(found)
+        assert not set(others) & set(found)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from converter.building import OpenImage, locate
@@ -45,7 +46,7 @@ def translate_command(
     places = Places(root)
     used = used_addresses(places, name)
     address = recorded_address(places, name)
-    run = run or RunOptions(systemd=installed_version(root) or RunOptions.systemd)
+    run = run or RunOptions(systemd=_systemd(root))
     run = replace(
         run,
         address=address if address is not None and address not in used else free_address(used, name),
@@ -55,6 +56,12 @@ def translate_command(
         path, output, name, file, target, build_args, bases, platform, force=force, strict=strict, run=run
     )
     return translate(wanted, open_image)
+
+
+@cache
+def _systemd(root: Path) -> int:
+    """Its version there; asked once, because a program has to be run for it."""
+    return installed_version(root) or RunOptions.systemd
 
 
 def summary(translated: Translated) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +20,8 @@ from converter.dockerfile.bootstrap.settings import Settings, settings
 from converter.dockerfile.labels import source_label
 from converter.dockerfile.model import Copy, ImageSource, Recipe, Run, Setting, Stage, StageSource, Workdir
 from converter.dockerfile.packages import Installation, liftable, out_of_the_way
-from converter.dockerfile.quoting import one_line
+from converter.dockerfile.quoting import data, one_line
+from converter.machine.model import TreeChange
 from converter.note import Note
 
 _ARCHITECTURES = {
@@ -58,11 +59,13 @@ def write(
     name: str,
     nspawn: str | None = None,
     put: PutCopy | None = None,
+    changes: Sequence[TreeChange] = (),
 ) -> tuple[Note, ...]:
     """Write `output`/mkosi, beside provision.sh; `base` None: the target's base is no distribution that is made here.
 
-    `name` is the machine's, `nspawn` the text of its settings file. Without `put` every COPY is left to provision.sh.
-    Returns what is to be said of the tree. Raises OSError, and DockerfileError from `put`.
+    `name` is the machine's, `nspawn` the text of its settings file, `changes` what it needs in its tree at the end; the
+    content of the Nth of those is the file tree/N beside provision.sh. Without `put` every COPY is left to
+    provision.sh. Returns what is to be said of the tree. Raises OSError, and DockerfileError from `put`.
     """
     stage = recipe.target
     if stage.base is None:
@@ -77,7 +80,7 @@ def write(
     if made is not None:
         made.write(directory)
     _write(directory / "mkosi.conf", _config(recipe, made, beginning, name))
-    _write(directory / "mkosi.postinst.chroot", _script(made, beginning), 0o755)
+    _write(directory / "mkosi.postinst.chroot", _script(made, beginning, changes), 0o755)
     (directory / "mkosi.output").mkdir()
     if nspawn is not None:
         _write(directory / "mkosi.nspawn", nspawn)
@@ -97,7 +100,7 @@ class _Native:
     base: Base
 
     @property
-    def made(self) -> Settings:
+    def own(self) -> Settings:
         return settings(self.base)
 
     @property
@@ -107,22 +110,22 @@ class _Native:
     def packages(self) -> tuple[str, ...]:
         """What the base consists of, as its package manager takes it."""
         if not self.by_apt:
-            return tuple(self.made.variables["packages"].split())
-        merged = ("usr-is-merged",) if self.made.variables["hook"] else ()
+            return tuple(self.own.variables["packages"].split())
+        merged = ("usr-is-merged",) if self.own.variables["hook"] else ()
         return ("apt", "?priority(required)", *merged)
 
     def write(self, directory: Path) -> None:
         """What mkosi's own package manager has to know: the image's package sources, not mkosi's."""
         if not self.by_apt:
             return
-        made, apt = self.made, directory / "mkosi.sandbox/etc/apt"
+        own, apt = self.own, directory / "mkosi.sandbox/etc/apt"
         keyring = f"/usr/share/keyrings/{self.base.distribution}-archive-keyring.gpg"
         stanzas = (
             f"Types: deb\nURIs: {uri}\nSuites: {' '.join(suites)}\nComponents: main\nSigned-By: {keyring}\n"
-            for uri, suites in made.sources
+            for uri, suites in own.sources
         )
         _write(apt / "sources.list.d/mkosi.sources", "\n".join(stanzas))
-        if made.variables["hook"]:
+        if own.variables["hook"]:
             text = "Explanation: /usr is merged from the start, nothing is left to be converted.\n"
             text += "Package: usrmerge\nPin: release *\nPin-Priority: -1\n"
             _write(apt / "preferences.d/usrmerge", text)
@@ -203,8 +206,11 @@ def _config(recipe: Recipe, made: _Native | None, beginning: _Beginning, name: s
         lines += ["# So has the base, which mkosi cannot make:", "#     sh ../bootstrap.sh base", "#"]
     lines += [
         "# As root, in this directory:",
-        "#     mkosi                for the directory mkosi.output/NAME, with NAME.nspawn beside it",
+        f"#     mkosi                for the directory mkosi.output/{name}, with {name}.nspawn beside it",
         "#     mkosi --format=tar   or disk, for machinectl import-tar or import-raw",
+        "#",
+        "# The machine with all that belongs to it on its host comes of the directory so:",
+        f"#     mv mkosi.output/{name} ../root && ../build.sh --settings ../root && ../build.sh --install",
         "",
         "[Distribution]",
     ]
@@ -281,7 +287,7 @@ rm -f /etc/machine-id
 """
 
 
-def _script(made: _Native | None, beginning: _Beginning) -> str:
+def _script(made: _Native | None, beginning: _Beginning, changes: Sequence[TreeChange]) -> str:
     text = _SCRIPT
     if made is not None:
         text += _SETUP
@@ -289,12 +295,36 @@ def _script(made: _Native | None, beginning: _Beginning) -> str:
             text += f"rm -f /etc/apt/sources.list.d/{made.base.release}.sources\n"
         if made.base.distribution == "arch":
             text += "work=$(mktemp -d)\n"
-        text += made.made.functions_of_image + made.made.image.replace("$partial", "")
+        text += made.own.functions_of_image + made.own.image.replace("$partial", "")
         if made.by_apt and beginning.installation is not None:
             names = " ".join(package.partition("=")[0] for package in beginning.installation.packages)
             text += f"\n# But these were asked for.\napt-mark manual {names} >/dev/null\n"
     text += "\n# What mkosi has not done itself.\n"
-    return text + f"exec /work/src/provision.sh --from {beginning.rest}\n"
+    text += f"/work/src/provision.sh --from {beginning.rest}\n"
+    if changes:
+        text += "\n# What the machine needs in its tree, and docker run would provide.\n"
+        text += "umount /etc/resolv.conf 2>/dev/null || : # mkosi's own\n"
+        text += "".join(f"{line}\n" for line in _changes(changes))
+    return text
+
+
+def _changes(changes: Sequence[TreeChange]) -> Iterator[str]:
+    """Commands that make the changes, from inside the tree."""
+    for number, change in enumerate(changes):
+        path, above = data(change.path), data(str(PurePosixPath(change.path).parent))
+        match change.kind:
+            case "dir":
+                yield f"mkdir -p {path}"
+            case "mount point":
+                yield f"[ -d {path} ] && [ ! -L {path} ] || {{ rm -rf {path}; mkdir -p {path}; }}"
+            case "file":
+                yield from (f"mkdir -p {above}", f"rm -rf {path}", f"cp /work/src/tree/{number} {path}")
+                yield from (f"chmod {change.mode:o} {path}", f"chown 0:0 {path}")
+            case "link":
+                target = data(change.content.decode("utf-8", "surrogateescape"))
+                yield from (f"mkdir -p {above}", f"rm -rf {path}", f"ln -s {target} {path}")
+            case _:
+                raise AssertionError(change)
 
 
 def _notes(recipe: Recipe, made: _Native | None, beginning: _Beginning) -> Iterator[Note]:

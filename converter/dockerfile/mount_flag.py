@@ -77,7 +77,7 @@ def parse_mount(draft: Draft, instruction: Instruction, flag: Flag) -> Mount:
         case "secret":
             return _secret(place, draft, given)
         case "ssh":
-            return _ssh(draft, given)
+            return _ssh(place, draft, given)
         case "bind" | "cache" | "tmpfs":
             return _directory(place, draft, kind, given, origin)
     raise place.error(f'unsupported mount type "{kind}"', near(kind, KINDS) or f"types: {', '.join(KINDS)}")
@@ -199,7 +199,7 @@ def _secret(place: _Place, draft: Draft, given: Mapping[str, Any]) -> Mount:
     )
 
 
-def _ssh(draft: Draft, given: Mapping[str, Any]) -> Mount:
+def _ssh(place: _Place, draft: Draft, given: Mapping[str, Any]) -> Mount:
     return Mount(
         kind="ssh",
         target=clean(given["target"], draft.state().working_directory) if given.get("target") else None,

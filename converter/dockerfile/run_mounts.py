@@ -78,8 +78,7 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
         own.mkdir(mode=0o755)
         mount("tmpfs", own, "mode=0755", NOSUID | NODEV)  # secrets are never on a disk
         stack.callback(unmount, own)
-        if step.script is not None:
-            binds.append(_script(step, own))
+        always = [*_name_service(own), *([_script(step, own)] if step.script is not None else [])]
         for number, option in enumerate(step.mounts):
             place = scratch / str(number)
             place.mkdir(mode=0o755)
@@ -97,9 +96,9 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
                     _secret(step, option, own / f"secret-{number}", given, binds, environment)
                 case "ssh":
                     _agent(step, option, place, next(agents), given, stack, binds, environment)
-        # As BuildKit sorts them: what is mounted deeper comes later, and the name service's files first of all.
+        # As BuildKit sorts them: its own first, which others may hide, and what is mounted deeper later.
         binds.sort(key=lambda each: len(each.target))
-        yield Prepared((*_name_service(own), *binds), tuple(environment))
+        yield Prepared((*always, *binds), tuple(environment))
 
 
 @contextlib.contextmanager

@@ -190,6 +190,7 @@ class _Writing:
                 name=name,
                 nspawn=described.settings.content.decode("utf-8", "surrogateescape"),
                 put=self._put,
+                changes=described.changes,
             )
         self._notes += self._own_notes()
         return described, tuple(self._notes)

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+
+from converter.dockerfile.model import ImageSource, Recipe
 from converter.dockerfile.options import BuildOptions
 from converter.dockerfile.parser import read
 from converter.dockerfile.stages import evaluate
-
-from converter.dockerfile.model import ImageSource, Recipe
 from converter.errors import ConversionError
 from converter.image.model import ImageConfig
 from tests.dockerfiles import expressions
