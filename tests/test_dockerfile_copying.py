@@ -362,7 +362,8 @@ def test_directories_that_are_there_get_the_source_s_modes_below_the_top(build: 
 def test_chmod(build: Build, chmod: str, file: int, directory: int) -> None:
     make(build.context, {"dir/in": None, "dir/x": "x", "dir/link": ("->", "x")})
     (build.context / "dir/x").chmod(0o755)
-    build.copy(step("dir", chmod=chmod))
+    copied = step("dir", chmod=chmod)
+    put(select(copied, build.source(), build.spool()), copied, build.root, None)
     made = build.root / "d"
     assert stat.S_IMODE((made / "x").stat().st_mode) == file
     assert stat.S_IMODE((made / "in").stat().st_mode) == directory
@@ -450,6 +451,35 @@ def test_names_of_all_kinds(build: Build) -> None:
     build.copy(step("."))
     assert {path.read_bytes() for path in (build.root / "d").iterdir()} == set(names)
     assert {os.fsencode(path.name) for path in (build.root / "d").iterdir()} == set(names)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        step("a\0b"),
+        step("a.txt", to="/a\0b"),
+        step("\ud800"),
+        step(inline=(InlineFile("a\0", b""),)),
+        step("x" * 256),
+        step("x/" * 2500),
+        step("a.txt", to="/" + "x" * 256),
+        step("a.txt", to="/" + "x/" * 2500),
+        step("a" + "*a" * 1000 + "["),
+        step(*["*" * 100 + "a" * 100] * 10),
+        step("a.txt", exclude=("[",)),
+        step("..", parents=True, exclude=("a\\",)),
+    ],
+    ids=range(12),
+)
+def test_names_that_cannot_be(build: Build, copied: Copy) -> None:
+    make(build.context, CONTEXT)
+    try:
+        build.copy(copied)
+    except DockerfileError as error:
+        assert str(error).startswith("Dockerfile:7:1: ")
+    else:
+        assert copied.sources[0].startswith("*")
+    assert not (build.root / "d/a.txt").exists()
 
 
 def test_a_deep_tree(build: Build) -> None:
@@ -544,7 +574,7 @@ def test_a_fingerprint_stays_when_nothing_counts(build: Build) -> None:
 
 def test_laid_out_for_a_script(build: Build) -> None:
     make(build.context, CONTEXT | {"link": ("->", "a.txt")})
-    copied = step("a.txt", "dir", "*.md", inline=(InlineFile("x", b"1"),), chmod="600", to="/d/")
+    copied = step("a.txt", "dir", "*.md", inline=(InlineFile("x", b"1"),), chmod="700", to="/d/")
     made = lay_out(select(copied, build.source(), build.spool()), copied, build.path / "out/files/3")
     assert made == (
         LaidOut("0/a.txt", "file"),
@@ -560,5 +590,5 @@ def test_laid_out_for_a_script(build: Build) -> None:
         "2/c.md": "c",
         "3/x": "1",
     }
-    assert stat.S_IMODE((build.path / "out/files/3/0/a.txt").stat().st_mode) == 0o600
+    assert stat.S_IMODE((build.path / "out/files/3/0/a.txt").stat().st_mode) == 0o700
     assert stat.S_IMODE((build.path / "out/files/3/1").stat().st_mode) == 0o755

@@ -224,4 +224,4 @@ def test_what_the_machine_needs_in_its_tree_comes_last(tmp_path: Path) -> None:
     rest = _script(tmp_path).partition("/work/src/provision.sh --from 1\n")[2]
     assert "mkdir -p '/var/log'\n" in rest
     assert "ln -s '/proc/mounts' '/etc/mtab'\n" in rest
-    assert "cp /work/src/tree/2 '/etc/it'\\''s' && chmod 644 " in rest
+    assert "cp /work/src/tree/2 '/etc/it'\\''s'\nchmod 644 '/etc/it'\\''s'\n" in rest

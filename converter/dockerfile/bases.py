@@ -26,6 +26,8 @@ _OF_ONE_PROCESSOR = {
 # Other registries' copies of docker.io/library.
 _COPIES = ("public.ecr.aws/docker/library/", "mirror.gcr.io/library/")
 
+_NOT_COMPARED = frozenset({"ubuntu", "fedora", "rocky", "centos", "opensuse"})
+
 _DEBIAN_PROCESSORS = {
     "amd64": "amd64",
     "386": "i386",
@@ -106,6 +108,8 @@ def find_base(source: ImageSource) -> Base | None:
     text = (
         "made here from the distribution's own packages as they are today, not the image that a registry has"
     )
+    if found.distribution in _NOT_COMPARED:
+        text += "; the set of packages is close to the image's, but was not compared with it"
     if found.point:
         text += f"; {found.point} has passed"
     notes = [Note("adapted", subject, text)]

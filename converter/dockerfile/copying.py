@@ -5,6 +5,7 @@ In between it is a Selection, plain data, so that a step whose inputs are known 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ def select(step: Copy, source: Source, spool: Path) -> Selection:
         raise step.instruction.error(
             f"--chmod={step.chmod} is no mode", "write it in octal, up to 7777, or like u=rwx,go=rx"
         )
+    for text in (*step.sources, step.destination, *(file.name for file in step.inline)):
+        _check_name(step, text)
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     items: list[Item] = []
     notes: list[str] = []
@@ -57,6 +60,16 @@ def select(step: Copy, source: Source, spool: Path) -> Selection:
             f"cannot read {error.filename or source.name}: {error.strerror or error}", "is it readable?"
         ) from None
     return Selection(tuple(items), tuple(notes))
+
+
+def _check_name(step: Copy, text: str) -> None:
+    """No file can be called so."""
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise step.instruction.error(f"{text!r} is not Unicode") from None
+    if b"\0" in encoded:
+        raise step.instruction.error(f"{text!r} has a NUL in it", "no file's name has")
 
 
 def _check_remote(step: Copy, text: str) -> None:

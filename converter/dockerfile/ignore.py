@@ -104,12 +104,15 @@ def read_ignore_file(name: str, data: bytes) -> Matcher:
             if len(body) > 1:
                 body = body.removeprefix("/")
         column = line.index(stripped[0]) + 1
+        if not body:
+            raise DockerfileError(
+                name, number, column, "'!' takes nothing out again", "write the path after it"
+            )
         try:
             patterns.append(_pattern(f"!{body}" if exception else body, number))
         except BadPattern as error:
-            raise DockerfileError(
-                name, number, column, f"{error}", "write [ as [[] and \\ as \\\\ where they mean themselves"
-            ) from None
+            hint = "write [ as \\[ and \\ as \\\\ where they mean themselves"
+            raise DockerfileError(name, number, column, str(error), hint) from None
     return Matcher(tuple(patterns), name)
 
 

@@ -100,7 +100,7 @@ class _Native:
     base: Base
 
     @property
-    def made(self) -> Settings:
+    def own(self) -> Settings:
         return settings(self.base)
 
     @property
@@ -110,22 +110,22 @@ class _Native:
     def packages(self) -> tuple[str, ...]:
         """What the base consists of, as its package manager takes it."""
         if not self.by_apt:
-            return tuple(self.made.variables["packages"].split())
-        merged = ("usr-is-merged",) if self.made.variables["hook"] else ()
+            return tuple(self.own.variables["packages"].split())
+        merged = ("usr-is-merged",) if self.own.variables["hook"] else ()
         return ("apt", "?priority(required)", *merged)
 
     def write(self, directory: Path) -> None:
         """What mkosi's own package manager has to know: the image's package sources, not mkosi's."""
         if not self.by_apt:
             return
-        made, apt = self.made, directory / "mkosi.sandbox/etc/apt"
+        own, apt = self.own, directory / "mkosi.sandbox/etc/apt"
         keyring = f"/usr/share/keyrings/{self.base.distribution}-archive-keyring.gpg"
         stanzas = (
             f"Types: deb\nURIs: {uri}\nSuites: {' '.join(suites)}\nComponents: main\nSigned-By: {keyring}\n"
-            for uri, suites in made.sources
+            for uri, suites in own.sources
         )
         _write(apt / "sources.list.d/mkosi.sources", "\n".join(stanzas))
-        if made.variables["hook"]:
+        if own.variables["hook"]:
             text = "Explanation: /usr is merged from the start, nothing is left to be converted.\n"
             text += "Package: usrmerge\nPin: release *\nPin-Priority: -1\n"
             _write(apt / "preferences.d/usrmerge", text)
@@ -295,7 +295,7 @@ def _script(made: _Native | None, beginning: _Beginning, changes: Sequence[TreeC
             text += f"rm -f /etc/apt/sources.list.d/{made.base.release}.sources\n"
         if made.base.distribution == "arch":
             text += "work=$(mktemp -d)\n"
-        text += made.made.functions_of_image + made.made.image.replace("$partial", "")
+        text += made.own.functions_of_image + made.own.image.replace("$partial", "")
         if made.by_apt and beginning.installation is not None:
             names = " ".join(package.partition("=")[0] for package in beginning.installation.packages)
             text += f"\n# But these were asked for.\napt-mark manual {names} >/dev/null\n"
@@ -316,13 +316,13 @@ def _changes(changes: Sequence[TreeChange]) -> Iterator[str]:
             case "dir":
                 yield f"mkdir -p {path}"
             case "mount point":
-                yield f"[ -d {path} ] && [ ! -L {path} ] || {{ rm -rf {path} && mkdir -p {path}; }}"
+                yield f"[ -d {path} ] && [ ! -L {path} ] || {{ rm -rf {path}; mkdir -p {path}; }}"
             case "file":
-                yield f"mkdir -p {above} && rm -rf {path}"
-                yield f"cp /work/src/tree/{number} {path} && chmod {change.mode:o} {path} && chown 0:0 {path}"
+                yield from (f"mkdir -p {above}", f"rm -rf {path}", f"cp /work/src/tree/{number} {path}")
+                yield from (f"chmod {change.mode:o} {path}", f"chown 0:0 {path}")
             case "link":
                 target = data(change.content.decode("utf-8", "surrogateescape"))
-                yield f"mkdir -p {above} && rm -rf {path} && ln -s {target} {path}"
+                yield from (f"mkdir -p {above}", f"rm -rf {path}", f"ln -s {target} {path}")
             case _:
                 raise AssertionError(change)
 

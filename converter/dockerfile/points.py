@@ -42,9 +42,9 @@ def make_directories(root_fd: int, path: str, owner: tuple[int, int] = (0, 0), m
 
 
 def make_mount_point(root_fd: int, path: str, *, directory: bool, made: list[MadePoint]) -> str:
-    """The real path, without a leading slash, of what something can be mounted on; when it is new, it is in `made`.
+    """The real path, without a leading slash, of what something can be mounted on; what is new of it is in `made`.
 
-    Directories above it are made too, and stay. Raises ConversionError when that cannot be done.
+    Directories above it are made too. Raises ConversionError when that cannot be done.
     """
     missing: list[MadePoint] = []
 
@@ -56,7 +56,7 @@ def make_mount_point(root_fd: int, path: str, *, directory: bool, made: list[Mad
 
     real = _resolve(root_fd, path, make)
     if missing:
-        made.append(missing[-1])
+        made += missing
         if not directory:
             os.rmdir(real, dir_fd=root_fd)
             os.close(os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=root_fd))

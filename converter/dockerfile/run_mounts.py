@@ -80,6 +80,7 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
         binds += _name_service(own)
         if step.script is not None:
             binds.append(_script(step, own))
+        first = len(binds)
         for number, option in enumerate(step.mounts):
             place = scratch / str(number)
             place.mkdir(mode=0o755)
@@ -96,14 +97,16 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
                 case "secret":
                     _secret(step, option, own / f"secret-{number}", given, binds, environment)
                 case "ssh":
+                    target = option.target or f"/run/buildkit/ssh_agent.{agents}"
+                    if agents == 0:  # whether there is an agent or not
+                        environment.append(f"SSH_AUTH_SOCK={target}")
+                    agents += 1
                     if (agent := given.agents.get(option.id or "default")) is None:
                         if option.required:
                             raise step.instruction.error(
                                 f"no ssh agent {option.id or 'default'!r} is forwarded", "give one with --ssh"
                             )
                         continue
-                    target = option.target or f"/run/buildkit/ssh_agent.{agents}"
-                    agents += 1
                     socket = stack.enter_context(
                         forwarded(
                             agent,
@@ -113,10 +116,8 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
                         )
                     )
                     binds.append(Bind(socket, posixpath.join(step.state.working_directory, target)))
-                    if agents == 1:
-                        environment.append(f"SSH_AUTH_SOCK={target}")
-        # What is mounted deeper comes later, as BuildKit sorts them.
-        binds.sort(key=lambda each: len(each.target))
+        # As BuildKit sorts them: its own first, which others may hide, and what is mounted deeper later.
+        binds[first:] = sorted(binds[first:], key=lambda each: len(each.target))
         yield Prepared(tuple(binds), tuple(environment))
 
 

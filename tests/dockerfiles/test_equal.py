@@ -30,7 +30,7 @@ def docker_place(work: Path, systemd_host: lab.Host) -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def outcomes(docker_place: Place, work: Path) -> dict[str, Outcome]:
-    docker = harness.run_docker(docker_place, work, CASES.values())
+    docker = harness.run_docker(docker_place, CASES.values())
     return harness.compare(docker, harness.run_here(docker_place, work, CASES.values()))
 
 
