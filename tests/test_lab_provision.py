@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -416,6 +417,22 @@ def test_mounts_are_gone_after_a_failure(place: Provisioning, way: str) -> None:
     assert not (place.tree / "a").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_mounts_are_gone_after_a_signal(place: Provisioning, number: signal.Signals) -> None:
+    """As from a terminal, to the whole group."""
+    mounts = (Mount("tmpfs", "/a/b"), Mount("cache", "/cache"), Mount("tmpfs", "/c"))
+    write_script(Writer(State(env=_PATH)).run("touch /started; sleep 1000", mounts=mounts), place.directory)
+    command = [str(place.directory / "provision.sh"), "--root", str(place.tree)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as running:
+        lab.wait_until("the RUN", (place.tree / "started").exists)
+        os.killpg(running.pid, number)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert b"step 1 failed with exit status" in said
+    assert str(place.tree / "a") not in Path("/proc/mounts").read_text()
+    assert not (place.tree / "a").exists() and not (place.tree / "c").exists()
+
+
 def test_a_required_secret_is_asked_for(place: Provisioning) -> None:
     for mount in (
         Mount("secret", "/s", id="../../etc/passwd", required=True),
@@ -510,7 +527,8 @@ def test_hostile_values_arrive_as_they_are_and_nothing_else_runs(
     assert b"\x1b" not in done.stderr and b"\r" not in done.stderr
 
 
-def test_debian_uses_setpriv(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash --posix"])
+def test_debian_uses_setpriv(tmp_path: Path, shell: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
     lab.run("tar", "-C", root, "-xf", lab.root_tarball("debian"), "--exclude=./dev/*", timeout=300)
@@ -523,7 +541,7 @@ def test_debian_uses_setpriv(tmp_path: Path) -> None:
     (root / "dev/null").touch()
     subprocess.run(["mount", "--bind", "/dev/null", root / "dev/null"], check=True)
     try:
-        _works(place.inside())
+        _works(place.inside(shell=shell))
     finally:
         _unmount(tmp_path)
     assert (root / "home/app/x/seen").read_text() == "1000\n1000 60 100\n/home/app\n/home/app/x\n"
