@@ -382,9 +382,11 @@ def test_mounts_are_there_and_gone_again(place: Provisioning, way: str) -> None:
         Mount("secret", None, id="token", env="TOKEN"),
         Mount("secret", "/run/secrets/none", id="none"),
         Mount("bind", "/stage", source="/d", origin=StageSource(0)),
+        Mount("bind", "/file", source="/d/e", origin=StageSource(0)),
+        Mount("bind", "/bind/sub/file", source="/d/e", read_only=True, origin=StageSource(0)),
     )
     script = f'{_MOUNTED}; printf %s "$TOKEN" >/token; cat /run/secrets/token >/secret'
-    script += "; echo x >/stage/f; cat /stage/* >/both"
+    script += "; echo x >/stage/f; echo y >>/file; cat /stage/* /bind/sub/file /file >/both"
     _lay(place.directory / "stages/build/root", "d/e")
     writer = Writer(State(env=_PATH)).run(script, mounts=mounts)
     write_script(writer, place.directory, Writer().stage(name="build"))
@@ -392,15 +394,15 @@ def test_mounts_are_there_and_gone_again(place: Provisioning, way: str) -> None:
     _works(place.run(way))
     assert Path("/proc/mounts").read_text() == before
     root = place.tree
-    for name in ("bind", "cache", "tmpfs", "run", "stage"):
+    for name in ("bind", "cache", "tmpfs", "run", "stage", "file"):
         assert not (root / name).exists(), name
     listing = (root / "listing").read_text()
     assert "deep" in listing and "sub" in listing
     assert (root / "token").read_text() == (root / "secret").read_text() == "hush\n\n"
     secret = next(line for line in listing.splitlines() if line.endswith(" token")).split()
     assert (secret[0], secret[2], secret[3]) == ("-r--r-----", "1000", "0")
-    assert (root / "both").read_text() == "d/ex\n"
-    assert [path.name for path in (place.directory / "stages/build/root/d").iterdir()] == ["e"]
+    assert (root / "both").read_text() == "d/ex\nd/ed/ey\n"
+    assert [path.read_text() for path in (place.directory / "stages/build/root/d").iterdir()] == ["d/e"]
     cache = next((place.directory / "cache").iterdir())
     assert _facts(cache) == (0o40750, 1000, 1001) and (cache / "kept").exists()
 

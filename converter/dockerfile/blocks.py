@@ -229,16 +229,12 @@ class Blocks:
         match mount.kind:
             case "bind":
                 self.called |= {"with_bind"}
-                place = self.binds.get((step.number, number), f"{step.number}.{number}")
-                root = f'"$files"/{quote(place)}'
-                path, kind = "''", '"$([ -d "$at" ] && echo dir || echo file)"'
-                prepare = []
                 if mount.origin is not None:
                     root, path = self._root(mount.origin), data("/" + mount.source.lstrip("/"))
-                self.called |= {"within"}
-                prepare = [f"within {root} {path}"]
-                access = "ro" if mount.read_only else "rw"
-                return prepare, ["with_bind", root, path, target, kind, access], []
+                else:
+                    place = self.binds.get((step.number, number), f"{step.number}.{number}")
+                    root, path = f'"$files"/{quote(place)}', "''"
+                return [], ["with_bind", root, path, target, "ro" if mount.read_only else "rw"], []
             case "cache":
                 self.called |= {"with_cache"}
                 name = data(file_name(mount.id or mount.target or ""))
