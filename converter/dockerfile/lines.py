@@ -142,14 +142,9 @@ def check_lengths(text: str, file: str, escape: str) -> None:
             squares += length * length
             if squares > _MOST_SQUARES:
                 _refuse(text, word.start(), file, "this Dockerfile has words that are too long to be read")
-    start = position = 0
-    for line in text.split("\n"):
-        position += len(line) + 1
-        if line.rstrip("\r").rstrip(" \t").endswith(escape) or line.lstrip(" \t").startswith("#"):
-            if position - start > MOST_JOINED:
-                _refuse(text, start, file, f"this instruction is longer than {MOST_JOINED >> 10} KiB")
-        else:
-            start = position
+    for run in re.finditer(rf"^(?:[^\n]*?{end}|[ \t]*#[^\n]*\n)++", text, re.MULTILINE):
+        if run.end() - run.start() > MOST_JOINED:
+            _refuse(text, run.start(), file, f"this instruction is longer than {MOST_JOINED >> 10} KiB")
 
 
 def _refuse(text: str, position: int, file: str, what: str) -> None:

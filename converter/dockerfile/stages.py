@@ -316,7 +316,7 @@ class _Evaluation:
             return StageSource(found)
         if name != SCRATCH:
             self._check_image(instruction, flag, name, name)
-            if hint := near(name, self._stage_names(index)):
+            if hint := near(name, self._stage_names(index), likeness=0.8):
                 text = f'"{name}" is no stage, so it is taken for an image'
                 self.warnings.append(f"{instruction.file}:{instruction.line}: {text}; {hint}")
         return ImageSource(name, self._foreign(None))
