@@ -105,6 +105,9 @@ def test_settings_and_notes_are_those_of_an_image(context: Path, tmp_path: Path)
         (note.kind for note in translated.notes), key=["dropped", "adapted", "exact"].index
     )
     assert any("STOPSIGNAL INT: KillSignal=SIGINT" in line for line in notes)
+    record = json.loads((output / "host/var/lib/docker2nspawn/machines/web.json").read_text())
+    assert record["config"]["labels"] == {"a": "b"}
+    assert f"private: {record['address']} behind the host" in "\n".join(notes)
     assert any(line.startswith("adapted FROM debian:bookworm-slim") for line in notes)
 
 
@@ -233,7 +236,7 @@ def test_an_image_is_taken_from_where_base_says(context: Path, tmp_path: Path) -
     (context / "Dockerfile").write_text("FROM debian:12\nRUN true\n")
     translate_command(context, tmp_path / "out", open_image, bases=("debian:12=oci:/images/mine",), name="m")
     assert asked == ["oci:/images/mine"]
-    assert "env_none FROM_IMAGE='yes'" in (tmp_path / "out/provision.sh").read_text()
+    assert "FROM_IMAGE='yes'" in (tmp_path / "out/provision.sh").read_text()
     assert "oci:/images/mine" in (tmp_path / "out/bootstrap.sh").read_text()
     assert 'tree "$here" outside' in (tmp_path / "out/build.sh").read_text()
 
