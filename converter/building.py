@@ -50,7 +50,8 @@ def build_tree(
     The Image has no layers. `output` gets what a RUN prints. Raises ConversionError; DockerfileError with its place.
     """
     dockerfile, directory = locate(path, choices.file)
-    data = read_file(dockerfile)
+    text = read(str(dockerfile), read_file(dockerfile))
+    context = open_context(directory, dockerfile)
     given = given_bases(choices.bases)
     settings = Settings(
         image=_images(given, open_image),
@@ -71,8 +72,8 @@ def build_tree(
         target=choices.target, build_args=build_arguments(choices.build_args), platform=platform
     )
     with Builder(places, settings, spool, progress) as builder:
-        recipe = evaluate(read(str(dockerfile), data), options, builder.base_config)
-        built = builder.build(recipe, open_context(directory, dockerfile))
+        recipe = evaluate(text, options, builder.base_config)
+        built = builder.build(recipe, context)
         assemble(built, tree)
     image = Image(f"dockerfile:{dockerfile}", None, recipe.target.platform, built.config, ())
     return image, (*built.notes, *(Note("adapted", "Dockerfile", warning) for warning in recipe.warnings))

@@ -153,14 +153,16 @@ def _wait(
         with running.started(command, ending=ending, env=environment) as process:
             return _status(process.wait())
     options: dict[str, Any] = {
-        "stdin": subprocess.DEVNULL,
+        "stdin": subprocess.PIPE,
         "stdout": subprocess.PIPE,
         "stderr": subprocess.STDOUT,
     }
     with running.started(
         command, ending=ending, env=environment, start_new_session=True, **options
     ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.close()  # there is nothing to read, and it is a pipe in Docker too
         while data := os.read(process.stdout.fileno(), 1 << 16):
             output(data)
         return _status(process.wait())
