@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from converter.dockerfile.blocks import Brought, account, owner
 from converter.dockerfile.finding import expressions, globs
 from converter.dockerfile.labels import file_name, source_label
-from converter.dockerfile.model import ImageSource, Mount, StageSource, State
+from converter.dockerfile.model import DockerfileError, ImageSource, Mount, StageSource, State
 from converter.dockerfile.quoting import assignment, command, comment, data, one_line, quote
 from converter.dockerfile.script import provision
 from converter.image.model import ImageConfig
@@ -109,6 +109,7 @@ def test_owners() -> None:
         ("**/*.txt", ["./a.txt", "./d/e/a.txt"], ["./a.txtx"]),
         ("/d/**", ["./d/e", "./d/e/f"], ["./d", "./e"]),
         ("a/**/z", ["./a/z", "./a/b/c/z"], ["./az"]),
+        ("**/b/**/z", ["./b/z", "./a/b/c/z"], ["./ab/z", "./b/az"]),
         ("x+y?.[^a-c]", ["./x+yz.d"], ["./xxyz.d", "./x+yz.a"]),
         ("a.b", ["./a.b"], ["./axb"]),
     ],
@@ -142,6 +143,14 @@ def test_patterns_for_find(tmp_path: Path, pattern: str, matching: list[str], ot
 def test_wildcards(path: str, directory: str, patterns: list[str]) -> None:
     found = globs(path)
     assert (found[0], [pattern.replace("''", "") for pattern in found[1]]) == (directory, patterns)
+
+
+def test_what_a_script_cannot_look_for_is_an_error() -> None:
+    for more in ({"exclude": ("*", "!a")}, {"exclude": ()}):
+        source = "/a" if more["exclude"] else "/*" * 9
+        stage = Writer().copy(source, to="/x/", origin=StageSource(0), **more).stage()
+        with pytest.raises(DockerfileError, match=r"Dockerfile:2:1: a script cannot look for .*convert"):
+            provision(stage, recipe(stage))
 
 
 def test_names_for_files_lead_nowhere_else() -> None:

@@ -21,7 +21,7 @@ from converter.dockerfile.model import (
     Step,
     Workdir,
 )
-from converter.dockerfile.quoting import assignment, command, comment, data, one_line, quote
+from converter.dockerfile.quoting import assignment, command, comment, data, one_line, printable, quote
 from converter.machine.facts import DEFAULT_PATH
 
 _SHELLS = re.compile(r"(?:/usr)?(?:/bin/)?(?:sh|bash|dash|ash|zsh|ksh)")
@@ -104,7 +104,7 @@ class Blocks:
 
     def _guarded(self, step: Step, lines: Sequence[str]) -> list[str]:
         text = quote(one_line(step.instruction.text))
-        place = quote(one_line(f"{step.instruction.file}:{step.instruction.line}"))
+        place = quote(printable(f"{step.instruction.file}:{step.instruction.line}"))
         return [f"if step {step.number} {place} {text}; then", *(f"    {line}" for line in lines), "fi"]
 
     def _workdir(self, step: Workdir) -> list[str]:
@@ -157,9 +157,10 @@ class Blocks:
             pivot, _, wanted = path.partition("/./")
         try:
             but = " ".join(map(quote, expressions(step.exclude)))
+            literal, patterns = globs(path) if is_wild(path) and not step.parents else (path, [])
         except ValueError as error:
             raise step.instruction.error(
-                f"provision.sh cannot make the exception {error}", "build it with docker2nspawn convert"
+                f"a script cannot look for {str(error)[:40]!r}", "build it with docker2nspawn convert instead"
             ) from None
         if step.parents:
             self.called |= {"look_in", "take_only", "put", "copy"}
@@ -179,7 +180,6 @@ class Blocks:
                 else f"copy_from {root} {options} {data(path)}"
             ]
         self.called |= {"look_in", "copy_but", "is_there"} if but else {"look_in", "copy_matches"}
-        literal, patterns = globs(path)
         found = " ".join(f'"$at"/{pattern}' for pattern in patterns)
         lines = [f"look_in {root} {data(literal)}"]
         if not but:
@@ -229,16 +229,12 @@ class Blocks:
         match mount.kind:
             case "bind":
                 self.called |= {"with_bind"}
-                place = self.binds.get((step.number, number), f"{step.number}.{number}")
-                root = f'"$files"/{quote(place)}'
-                path, kind = "''", '"$([ -d "$at" ] && echo dir || echo file)"'
-                prepare = []
                 if mount.origin is not None:
                     root, path = self._root(mount.origin), data("/" + mount.source.lstrip("/"))
-                self.called |= {"within"}
-                prepare = [f"within {root} {path}"]
-                access = "ro" if mount.read_only else "rw"
-                return prepare, ["with_bind", root, path, target, kind, access], []
+                else:
+                    place = self.binds.get((step.number, number), f"{step.number}.{number}")
+                    root, path = f'"$files"/{quote(place)}', "''"
+                return [], ["with_bind", root, path, target, "ro" if mount.read_only else "rw"], []
             case "cache":
                 self.called |= {"with_cache"}
                 name = data(file_name(mount.id or mount.target or ""))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from converter.dockerfile.quoting import quote
 
+_MOST_PATTERNS = 64
 _WILD = re.compile(r"[*?\[\\]")
 _PIECES = re.compile(r"\[\^?(?:\\.|[^\]\\])+\]|\\.|\*\*/|\*\*|[*?]|[^*?\[\\]|.", re.DOTALL)
 
@@ -24,13 +25,16 @@ def is_wild(path: str) -> bool:
 def globs(path: str) -> tuple[str, list[str]]:
     """A wildcard as shell patterns: the directory above them, and the patterns in it.
 
-    The shell's wildcards leave out names with a dot at their beginning, Go's do not: hence several.
+    The shell's wildcards leave out names with a dot at their beginning, Go's do not: hence several. Raises ValueError
+    for a wildcard that would need very many.
     """
     parts = path.strip("/").split("/")
     first = next(number for number, part in enumerate(parts) if is_wild(part))
     patterns = [""]
     for part in parts[first:]:
         patterns = [f"{before}/{form}".lstrip("/") for before in patterns for form in _forms(part)]
+        if len(patterns) > _MOST_PATTERNS:
+            raise ValueError(path)
     return "/" + "/".join(parts[:first]), patterns
 
 
@@ -71,21 +75,13 @@ def expressions(patterns: Iterable[str]) -> list[str]:
         if pattern.strip().startswith("!"):
             raise ValueError(pattern)
         clean = posixpath.normpath(f"/{pattern.strip()}").lstrip("/")
-        found += [f"[.]/{expression}" for expression in _expressions(clean)]
+        found.append("[.]/" + "".join(map(_expression, _PIECES.findall(clean))))
     return found
 
 
-def _expressions(pattern: str) -> list[str]:
-    made = [""]
-    for piece in _PIECES.findall(pattern):
-        if piece == "**/":
-            made = [before + form for before in made for form in ("", ".*/")]
-        else:
-            made = [before + _expression(piece) for before in made]
-    return made
-
-
 def _expression(piece: str) -> str:
+    if piece == "**/":
+        return "\\(.*/\\)*"
     if piece == "**":
         return ".*"
     if piece == "*":
