@@ -118,7 +118,10 @@ def _layer(
     else:
         made_as = key_of("anew", key, os.urandom(16).hex())
     label = f"[{stage.label}] {step.instruction.text.partition(chr(10))[0]}"
-    with common.progress.step(label[:100], None), common.cache.making(made_as, common.stopped) as making:
+    with (
+        common.progress.step(label[:100], None, "seconds"),
+        common.cache.making(made_as, common.stopped) as making,
+    ):
         if making is None:
             made = common.cache.find(made_as)
             assert made is not None  # layers are not removed while a build holds the cache
