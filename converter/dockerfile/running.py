@@ -40,6 +40,33 @@ _OF_LAUNCHER = frozenset({"mount", "pivot_root", "umount2"})
 _OTHER_MOUNT_CALLS = frozenset(
     {"fsconfig", "fsmount", "fsopen", "fspick", "mount_setattr", "move_mount", "open_tree", "umount"}
 )
+# Run by the host's shell in the new namespaces. The launcher takes /proc, /sys and /dev along when it moves into the
+# tree: a root that was only changed (chroot) could be left again.
+_IN_NAMESPACES = """set -e
+hostname "$1"
+tree=$2
+shift 2
+mount -t proc -o nosuid,nodev,noexec proc /proc
+"""
+# What Docker lets nobody write to or see.
+_PROTECTED = """mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$tree/sys"
+mount --rbind "$tree/sys" /sys
+for path in /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger; do
+    [ -e "$path" ] || continue
+    mount --bind "$path" "$path"
+    mount -o remount,bind,ro,nosuid,nodev,noexec "$path"
+done
+for path in /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug /proc/timer_list /proc/timer_stats; do
+    [ ! -e "$path" ] || mount --bind /dev/null "$path"
+done
+for path in /proc/acpi /proc/asound /proc/scsi /sys/firmware; do
+    [ ! -d "$path" ] || mount -t tmpfs -o ro tmpfs "$path"
+done
+"""
+_LOOPBACK = "ip link set lo up\n"
+_START = """mount --rbind "$tree/dev" /dev
+exec /dev/.launch "$@"
+"""
 _libc = ctypes.CDLL(None)
 
 
@@ -293,11 +320,6 @@ def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -
     ):
         (dev / name).mkdir()
         mount(kind, dev / name, options, NOSUID | NOEXEC)
-    if program.insecure:
-        bind("/sys", tree / "sys")
-    else:
-        mount("sysfs", tree / "sys", "", NOSUID | NODEV | NOEXEC | 1)
-    stack.callback(unmount, tree / "sys")
     write_launcher(dev / ".launch")
     return [
         "prlimit",
@@ -312,12 +334,16 @@ def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -
         *([] if program.network else ["--net"]),
         "sh",
         "-c",
-        # The host name and /proc are of the new namespaces.
-        'hostname "$1" && mount -t proc -o nosuid,nodev,noexec proc "$2/proc" && shift 2 && exec chroot "$@"',
+        "".join(
+            (
+                _IN_NAMESPACES,
+                "" if program.network else _LOOPBACK,
+                "" if program.insecure else _PROTECTED,
+                _START,
+            )
+        ),
         "sh",
         HOSTNAME,
         str(tree),
-        str(tree),
-        "/dev/.launch",
-        *_launch(program, None),
+        *_launch(program, str(tree)),
     ]
