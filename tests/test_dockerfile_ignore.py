@@ -132,6 +132,9 @@ def ignored(patterns: list[str], path: str) -> bool:
         ("a.|)$(}+{bc", "a.|)$(}+{bc", True),
         ("dist/*.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", True),
         ("*a", "b\na", True),
+        ("set[[]*", "set[1]", True),
+        ("a[[x]]*", "ax]b", True),
+        ("[!a]", "a", True),
         # A directory that is matched has everything below it matched.
         ("docs", "docs/a/b", True),
         ("docs/*", "docs/a/b", True),

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from converter.dockerfile import mkosi
+from converter.dockerfile.bases import find_base
+from converter.dockerfile.model import ImageSource
 from converter.dockerfile.translate import Wanted, translate
 from converter.image.model import Image
-from tests import lab
+from tests import lab, steps
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 _ARTICLE = Path(__file__).parent.parent / "fixtures/article"
 _PACKAGES = "systemd,systemd-container,ca-certificates,mkosi,apt,bubblewrap,debian-archive-keyring,zstd,cpio"
 _SID = '--aptopt=Acquire::Check-Valid-Until "false"'
+_BASES = {
+    "debian:12": "debian bookworm",
+    "debian:stable-slim": "debian stable",
+    "ubuntu:24.04": "ubuntu noble",
+    "archlinux": "arch rolling",
+    "fedora:44": "fedora 44",
+    "rockylinux:9": "rocky 9",
+    "almalinux:10-minimal": "alma 10",
+    "quay.io/centos/centos:stream9": "centos 9",
+    "opensuse/leap:15.6": "opensuse 15.6",
+    "opensuse/tumbleweed": "opensuse tumbleweed",
+    "alpine:3.20": "custom",
+    "node:20": "custom",
+}
 # What is told of the run itself, and what mmdebstrap or mkosi alone leave behind.
 _OF_THE_RUN = (
     "/dev/",
     "/etc/hostname",
+    "/etc/hosts",  # the machines' names are in it
     "/etc/resolv.conf",
     "/run/",
     "/var/cache/",
@@ -64,17 +84,18 @@ def _host_with_mkosi(work: Path, suite: str) -> Path:
     return root
 
 
-def _run_mkosi(root: Path, output: Path, *options: str) -> str:
-    """Run mkosi on what was translated, which is moved into its host's /root."""
+def _in(root: Path, output: Path, script: str) -> str:
+    """Run a shell script on that host, on `output`, which is moved there to /root/output; what it has said."""
     place = root / "root/output"
     shutil.move(output, place)
     command: list[str | Path] = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--pipe"]
     command += ["--capability=all", "--private-users=no", "--resolv-conf=copy-host", "--link-journal=no"]
-    command += [f"--directory={root}", f"--machine=bases-{root.name}", "--chdir=/root/output/mkosi"]
+    command += [f"--directory={root}", f"--machine=bases-{root.name}", "--chdir=/root/output"]
     done = lab.run(
         *command,
-        "mkosi",
-        *options,
+        "sh",
+        "-euc",
+        script,
         timeout=900,
         SYSTEMD_SECCOMP="0",
         SYSTEMD_NSPAWN_API_VFS_WRITABLE="1",
@@ -111,10 +132,22 @@ def by_scripts(work: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def by_mkosi(work: Path) -> Path:
+def trixie(work: Path) -> Path:
+    """A host with mkosi 25."""
+    return _host_with_mkosi(work, "trixie")
+
+
+@pytest.fixture(scope="module")
+def sid(work: Path) -> Path:
+    """A host with mkosi 27."""
+    return _host_with_mkosi(work, "sid")
+
+
+@pytest.fixture(scope="module")
+def by_mkosi(work: Path, trixie: Path) -> Path:
     """The same with mkosi 25, its tree where build.sh would have made one."""
     output = _translate(work / "by-mkosi", "bases-mkosi")
-    _run_mkosi(_host_with_mkosi(work, "trixie"), output)
+    _in(trixie, output, "cd mkosi && mkosi")
     (output / "mkosi/mkosi.output/bases-mkosi").rename(output / "root")
     lab.run("sh", output / "build.sh", "--settings", output / "root")
     return output
@@ -159,21 +192,44 @@ def test_the_machine_runs(way: str, request: pytest.FixtureRequest, systemd_host
         assert line in seen, said
 
 
-def test_mkosi_27_makes_it_too(work: Path, by_mkosi: Path) -> None:
+def test_mkosi_27_makes_it_too(work: Path, sid: Path, by_mkosi: Path) -> None:
     output = _translate(work / "by-mkosi-27", "bases-mkosi")
-    root = _host_with_mkosi(work, "sid")
-    assert lab.run("chroot", root, "mkosi", "--version").stdout.startswith("mkosi 27")
-    _run_mkosi(root, output)
+    assert lab.run("chroot", sid, "mkosi", "--version").stdout.startswith("mkosi 27")
+    _in(sid, output, "cd mkosi && mkosi")
     made = output / "mkosi/mkosi.output/bases-mkosi"
     one, other = _listed(by_mkosi / "root"), _listed(made)
     assert {path for path in {*one, *other} if one.get(path) != other.get(path)} == set()
 
 
-def test_a_tar_for_machinectl(work: Path, by_mkosi: Path) -> None:
+def test_a_tar_for_machinectl(work: Path, trixie: Path) -> None:
     output = _translate(work / "as-tar", "bases-tar")
-    _run_mkosi(work / "mkosi-trixie", output, "--format=tar")
+    _in(trixie, output, "cd mkosi && mkosi --format=tar")
     listing = lab.run("tar", "-tvf", output / "mkosi/mkosi.output/bases-tar.tar", "--numeric-owner").stdout
-    assert any(
-        "1000/1000" in line and line.endswith("./usr/local/bin/tor-browser/settings")
-        for line in listing.splitlines()
-    )
+    settings = [
+        line for line in listing.splitlines() if line.endswith("./usr/local/bin/tor-browser/settings")
+    ]
+    assert ["1000/1000" in line for line in settings] == [True]
+
+
+@pytest.mark.parametrize("suite", ["trixie", "sid"])
+def test_mkosi_understands_every_tree(suite: str, work: Path, request: pytest.FixtureRequest) -> None:
+    state = replace(steps.STATE, env=(*steps.STATE.env, ("APP_NAME", "a b, c=d")))
+    plain = "apt-get update && apt-get install -y --no-install-recommends curl && rm -rf /var/lib/apt/lists/*"
+    output = work / f"trees-{suite}"
+    for number, image in enumerate(_BASES):
+        stage = steps.stage(image, steps.run(plain, state), steps.run("true"))
+        assert isinstance(stage.base, ImageSource)
+        place = output / f"{number:02}"
+        place.mkdir(parents=True)
+        mkosi.write(steps.recipe(stage), find_base(stage.base), place, name="machine", nspawn="[Exec]\n")
+        (place / "mkosi/base").mkdir()
+    script = "for tree in *; do (cd $tree/mkosi && mkosi --json summary >../summary 2>../warnings); done"
+    _in(request.getfixturevalue(suite), output, script)
+    for number, (image, expected) in enumerate(_BASES.items()):
+        place = output / f"{number:02}"
+        assert (place / "warnings").read_text() == "", image
+        (told,) = json.loads((place / "summary").read_text())["Images"]
+        assert " ".join(filter(None, (told["Distribution"], told["Release"]))) == expected, image
+        if image.startswith("debian"):
+            assert "curl" in told["Packages"]
+            assert told["Environment"]["APP_NAME"] == "a b, c=d"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -381,9 +382,11 @@ def test_mounts_are_there_and_gone_again(place: Provisioning, way: str) -> None:
         Mount("secret", None, id="token", env="TOKEN"),
         Mount("secret", "/run/secrets/none", id="none"),
         Mount("bind", "/stage", source="/d", origin=StageSource(0)),
+        Mount("bind", "/file", source="/d/e", origin=StageSource(0)),
+        Mount("bind", "/bind/sub/file", source="/d/e", read_only=True, origin=StageSource(0)),
     )
     script = f'{_MOUNTED}; printf %s "$TOKEN" >/token; cat /run/secrets/token >/secret'
-    script += "; echo x >/stage/f; cat /stage/* >/both"
+    script += "; echo x >/stage/f; echo y >>/file; cat /stage/* /bind/sub/file /file >/both"
     _lay(place.directory / "stages/build/root", "d/e")
     writer = Writer(State(env=_PATH)).run(script, mounts=mounts)
     write_script(writer, place.directory, Writer().stage(name="build"))
@@ -391,15 +394,15 @@ def test_mounts_are_there_and_gone_again(place: Provisioning, way: str) -> None:
     _works(place.run(way))
     assert Path("/proc/mounts").read_text() == before
     root = place.tree
-    for name in ("bind", "cache", "tmpfs", "run", "stage"):
+    for name in ("bind", "cache", "tmpfs", "run", "stage", "file"):
         assert not (root / name).exists(), name
     listing = (root / "listing").read_text()
     assert "deep" in listing and "sub" in listing
     assert (root / "token").read_text() == (root / "secret").read_text() == "hush\n\n"
     secret = next(line for line in listing.splitlines() if line.endswith(" token")).split()
     assert (secret[0], secret[2], secret[3]) == ("-r--r-----", "1000", "0")
-    assert (root / "both").read_text() == "d/ex\n"
-    assert [path.name for path in (place.directory / "stages/build/root/d").iterdir()] == ["e"]
+    assert (root / "both").read_text() == "d/ex\nd/ed/ey\n"
+    assert [path.read_text() for path in (place.directory / "stages/build/root/d").iterdir()] == ["d/e"]
     cache = next((place.directory / "cache").iterdir())
     assert _facts(cache) == (0o40750, 1000, 1001) and (cache / "kept").exists()
 
@@ -414,6 +417,22 @@ def test_mounts_are_gone_after_a_failure(place: Provisioning, way: str) -> None:
     assert done.stderr.count(b"failed with exit status 3") == 1
     assert Path("/proc/mounts").read_text() == before
     assert not (place.tree / "a").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_mounts_are_gone_after_a_signal(place: Provisioning, number: signal.Signals) -> None:
+    """As from a terminal, to the whole group."""
+    mounts = (Mount("tmpfs", "/a/b"), Mount("cache", "/cache"), Mount("tmpfs", "/c"))
+    write_script(Writer(State(env=_PATH)).run("touch /started; sleep 1000", mounts=mounts), place.directory)
+    command = [str(place.directory / "provision.sh"), "--root", str(place.tree)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as running:
+        lab.wait_until("the RUN", (place.tree / "started").exists)
+        os.killpg(running.pid, number)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert b"step 1 failed with exit status" in said
+    assert str(place.tree / "a") not in Path("/proc/mounts").read_text()
+    assert not (place.tree / "a").exists() and not (place.tree / "c").exists()
 
 
 def test_a_required_secret_is_asked_for(place: Provisioning) -> None:
@@ -510,7 +529,8 @@ def test_hostile_values_arrive_as_they_are_and_nothing_else_runs(
     assert b"\x1b" not in done.stderr and b"\r" not in done.stderr
 
 
-def test_debian_uses_setpriv(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash --posix"])
+def test_debian_uses_setpriv(tmp_path: Path, shell: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
     lab.run("tar", "-C", root, "-xf", lab.root_tarball("debian"), "--exclude=./dev/*", timeout=300)
@@ -523,7 +543,7 @@ def test_debian_uses_setpriv(tmp_path: Path) -> None:
     (root / "dev/null").touch()
     subprocess.run(["mount", "--bind", "/dev/null", root / "dev/null"], check=True)
     try:
-        _works(place.inside())
+        _works(place.inside(shell=shell))
     finally:
         _unmount(tmp_path)
     assert (root / "home/app/x/seen").read_text() == "1000\n1000 60 100\n/home/app\n/home/app/x\n"

@@ -146,6 +146,7 @@ def _pattern(text: str, line: int) -> Pattern:
 def _compiled(pattern: str) -> Callable[[str], object]:
     """What moby/patternmatcher makes of a pattern: `**` is any number of directories."""
     expression: list[str] = []
+    in_class = False
     wild = suffix = False  # a pattern without wildcards, and `**/literal`, are compared as they stand
     at = number = 0
     while at < len(pattern):
@@ -171,7 +172,9 @@ def _compiled(pattern: str) -> Callable[[str], object]:
                     at += 1
                 wild, suffix = True, False
             elif char in {"[", "]"}:
-                expression.append(char)
+                # Within a class a `[` means itself, which Python's re wants to be said.
+                expression.append("\\[" if char == "[" and in_class else char)
+                in_class = char == "["
                 wild, suffix = True, False
             else:
                 expression.append(f"\\{char}" if char in _ESCAPED else _as_it_is(char))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import posixpath
 import time
@@ -16,7 +17,7 @@ from converter.dockerfile.forward import forwarded
 from converter.dockerfile.model import Mount, Run
 from converter.dockerfile.namespace import NODEV, NOEXEC, NOSUID, bind, mount, unmount
 from converter.dockerfile.overlay import copy
-from converter.dockerfile.points import MadePoint, make_mount_point, remove_mount_points
+from converter.dockerfile.points import make_mount_point, remove_mount_points
 
 HOSTNAME = "buildkitsandbox"  # what BuildKit calls every container
 _HOSTS = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -71,16 +72,13 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
     scratch.mkdir(mode=0o700)
     binds: list[Bind] = []
     environment: list[str] = []
-    agents = 0
+    agents = itertools.count()
     with contextlib.ExitStack() as stack:
         own = scratch / "own"
         own.mkdir(mode=0o755)
         mount("tmpfs", own, "mode=0755", NOSUID | NODEV)  # secrets are never on a disk
         stack.callback(unmount, own)
-        binds += _name_service(own)
-        if step.script is not None:
-            binds.append(_script(step, own))
-        first = len(binds)
+        always = [*_name_service(own), *([_script(step, own)] if step.script is not None else [])]
         for number, option in enumerate(step.mounts):
             place = scratch / str(number)
             place.mkdir(mode=0o755)
@@ -97,28 +95,10 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
                 case "secret":
                     _secret(step, option, own / f"secret-{number}", given, binds, environment)
                 case "ssh":
-                    target = option.target or f"/run/buildkit/ssh_agent.{agents}"
-                    if agents == 0:  # whether there is an agent or not
-                        environment.append(f"SSH_AUTH_SOCK={target}")
-                    agents += 1
-                    if (agent := given.agents.get(option.id or "default")) is None:
-                        if option.required:
-                            raise step.instruction.error(
-                                f"no ssh agent {option.id or 'default'!r} is forwarded", "give one with --ssh"
-                            )
-                        continue
-                    socket = stack.enter_context(
-                        forwarded(
-                            agent,
-                            place,
-                            owner=(option.uid or 0, option.gid or 0),
-                            mode=0o600 if option.mode is None else option.mode,
-                        )
-                    )
-                    binds.append(Bind(socket, posixpath.join(step.state.working_directory, target)))
+                    _agent(step, option, place, next(agents), given, stack, binds, environment)
         # As BuildKit sorts them: its own first, which others may hide, and what is mounted deeper later.
-        binds[first:] = sorted(binds[first:], key=lambda each: len(each.target))
-        yield Prepared(tuple(binds), tuple(environment))
+        binds.sort(key=lambda each: len(each.target))
+        yield Prepared((*always, *binds), tuple(environment))
 
 
 @contextlib.contextmanager
@@ -127,7 +107,7 @@ def applied(binds: Sequence[Bind], root: Path) -> Iterator[None]:
 
     Raises ConversionError when one cannot be made.
     """
-    made: list[MadePoint] = []
+    made: list[str] = []
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     places: list[Path] = []
     try:
@@ -226,6 +206,29 @@ def _secret(
         target = posixpath.normpath(posixpath.join(step.state.working_directory, target))
         flags = NOSUID | NODEV | (0 if mode & 0o111 else NOEXEC)
         binds.append(Bind(path, target, read_only=True, flags=flags))
+
+
+def _agent(
+    step: Run,
+    option: Mount,
+    place: Path,
+    number: int,
+    given: Given,
+    stack: contextlib.ExitStack,
+    binds: list[Bind],
+    environment: list[str],
+) -> None:
+    target = option.target or f"/run/buildkit/ssh_agent.{number}"
+    if number == 0:  # also when there is no agent
+        environment.append(f"SSH_AUTH_SOCK={target}")
+    name = option.id or "default"
+    if (agent := given.agents.get(name)) is not None:
+        mode = 0o600 if option.mode is None else option.mode
+        owner = (option.uid or 0, option.gid or 0)
+        socket = stack.enter_context(forwarded(agent, place, owner=owner, mode=mode))
+        binds.append(Bind(socket, posixpath.join(step.state.working_directory, target)))
+    elif option.required:
+        raise step.instruction.error(f"no ssh agent {name!r} is forwarded", "give one with --ssh")
 
 
 def _cached(

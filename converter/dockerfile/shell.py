@@ -437,19 +437,33 @@ release() {
 """)
 
 _function(r"""
-# with_bind ROOT PATH TARGET KIND ACCESS COMMAND…: COMMAND with PATH of the tree ROOT at TARGET.
+# with_bind ROOT PATH TARGET ACCESS COMMAND…: COMMAND with PATH of the tree ROOT at TARGET; with rw a copy of it.
 with_bind() (
-    hold "$3" "$4"
     within "$1" "$2"
-    [ -e "$at" ] || fail "$2 is not there to mount"
-    if [ "$5" = rw ] && [ -d "$at" ]; then
-        mount -t tmpfs -o mode=755 tmpfs "$point"
-        cp -a "$at/." "$point"
+    from=${at:-/}
+    [ -e "$from" ] || fail "$2 is not there to mount"
+    if [ ! -d "$from" ]; then
+        hold "$3" file
+        if [ "$4" = rw ]; then
+            kept=$(mktemp)
+            cp -a "$from" "$kept"
+            mount -o bind "$kept" "$point"
+            rm "$kept"
+        else
+            mount -o bind "$from" "$point"
+            mount -o remount,bind,ro "$point"
+        fi
     else
-        mount -o bind "$at" "$point"
-        mount -o remount,bind,ro "$point"
+        hold "$3" dir
+        if [ "$4" = rw ]; then
+            mount -t tmpfs -o mode=755 tmpfs "$point"
+            cp -a "$from/." "$point"
+        else
+            mount -o bind "$from" "$point"
+            mount -o remount,bind,ro "$point"
+        fi
     fi
-    shift 5
+    shift 4
     "$@"
 )
 """)

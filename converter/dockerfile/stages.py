@@ -249,6 +249,7 @@ class _Evaluation:
             expander=self.expander,
             options=self.options,
             global_arguments=self.global_arguments,
+            warn=self.warnings.append,
             find=lambda instruction, flag, name: self._find(part.index, instruction, flag, name),
         )
 
