@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from converter.dockerfile.command import summary, translate_command
 from converter.dockerfile.model import DockerfileError
 from converter.dockerfile.output import MARKER
-from converter.dockerfile.translate import Translated
+from converter.dockerfile.translate import Translated, Wanted, translate
 from converter.errors import ConversionError
 from converter.image.model import Image, ImageConfig, Platform, this_platform
 from tests import lab
@@ -60,7 +59,7 @@ def context(tmp_path: Path) -> Path:
 def _translate(context: Path, output: Path, text: str | None = None, **more: Any) -> Translated:
     if text is not None:
         (context / "Dockerfile").write_text(text, "utf-8", "surrogateescape")
-    return translate_command(context, output, _no_image, **more)
+    return translate(Wanted(context, output, **{"name": "web", **more}), _no_image)
 
 
 def _names(directory: Path) -> set[str]:
@@ -88,7 +87,6 @@ def test_what_is_in_it(context: Path, tmp_path: Path) -> None:
     assert "copy_from \"$stages\"/build/root '' '' '/usr/local/bin/tool' '/out'" in provision
     assert translated.name == "web" and translated.output == str(output)
     assert "web.nspawn" in translated.files and MARKER not in translated.files
-    assert f"{output}/build.sh --install" in summary(translated)
 
 
 def test_settings_and_notes_are_those_of_an_image(context: Path, tmp_path: Path) -> None:
@@ -105,6 +103,9 @@ def test_settings_and_notes_are_those_of_an_image(context: Path, tmp_path: Path)
         (note.kind for note in translated.notes), key=["dropped", "adapted", "exact"].index
     )
     assert any("STOPSIGNAL INT: KillSignal=SIGINT" in line for line in notes)
+    record = json.loads((output / "host/var/lib/docker2nspawn/machines/web.json").read_text())
+    assert record["config"]["labels"] == {"a": "b"}
+    assert f"private: {record['address']} behind the host" in "\n".join(notes)
     assert any(line.startswith("adapted FROM debian:bookworm-slim") for line in notes)
 
 
@@ -231,9 +232,9 @@ def test_an_image_is_taken_from_where_base_says(context: Path, tmp_path: Path) -
         return Image(source, None, platform or this_platform(), config, ())
 
     (context / "Dockerfile").write_text("FROM debian:12\nRUN true\n")
-    translate_command(context, tmp_path / "out", open_image, bases=("debian:12=oci:/images/mine",), name="m")
+    translate(Wanted(context, tmp_path / "out", "m", bases=("debian:12=oci:/images/mine",)), open_image)
     assert asked == ["oci:/images/mine"]
-    assert "env_none FROM_IMAGE='yes'" in (tmp_path / "out/provision.sh").read_text()
+    assert "FROM_IMAGE='yes'" in (tmp_path / "out/provision.sh").read_text()
     assert "oci:/images/mine" in (tmp_path / "out/bootstrap.sh").read_text()
     assert 'tree "$here" outside' in (tmp_path / "out/build.sh").read_text()
 
@@ -277,7 +278,7 @@ _RUN = """
 import os, signal, sys
 from pathlib import Path
 from converter import interrupt
-from converter.dockerfile import translate, command
+from converter.dockerfile import translate
 signal.signal(signal.SIGTERM, interrupt.on_signal)
 written = translate._write_bytes
 left = [int(sys.argv[3])]
@@ -287,7 +288,7 @@ def counted(*arguments):
         os.kill(os.getpid(), int(sys.argv[4]))
     written(*arguments)
 translate._write_bytes = counted
-command.translate_command(Path(sys.argv[1]), Path(sys.argv[2]), None, force=True)
+translate.translate(translate.Wanted(Path(sys.argv[1]), Path(sys.argv[2]), "web", force=True), None)
 """
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from converter.dockerfile.command import translate_command
-from converter.errors import ConversionError
-from converter.image.model import Image, Platform
+from converter.conversion import translate
+from converter.options import Options
+from converter.progress import Silent
 from tests import lab
 
 pytestmark = pytest.mark.lab
@@ -55,11 +55,8 @@ CMD ["/bin/busybox", "cat", "env"]
 """
 
 
-def _translate(context: Path, output: Path, name: str) -> None:
-    def no_image(source: str, platform: Platform | None, spool: Path) -> Image:
-        raise ConversionError(f"there is no image {source} here")
-
-    translate_command(context, output, no_image, name=name)
+def _options(host: lab.Host, name: str) -> Options:
+    return Options(name=name, root=host.root)
 
 
 def _mounts_below(path: Path) -> list[str]:
@@ -78,7 +75,7 @@ def _lines(text: str) -> list[str]:
 
 def test_the_article_through_debootstrap_and_provision(work: Path, systemd_host: lab.Host) -> None:
     output = work / "translated-article"
-    _translate(FIXTURES / "article", output, "script-article")
+    translate(FIXTURES / "article", output, _options(systemd_host, "script-article"), Silent())
     lab.run(output / "build.sh", "--install", "--destination", systemd_host.root, timeout=550)
     assert _mounts_below(output) == []
     said = _lines(systemd_host.run_machine("script-article"))
@@ -94,7 +91,7 @@ def test_stages_in_a_chroot_and_in_nspawn(work: Path, systemd_host: lab.Host) ->
     context = _context(work / "stages-context", _STAGES)
     (context / "part").write_text("part\n")
     output = work / "translated-stages"
-    _translate(context, output, "script-stages")
+    translate(context, output, _options(systemd_host, "script-stages"), Silent())
     failed = lab.run(output / "build.sh", check=False, timeout=300)
     assert failed.returncode == 1
     assert "needs a secret: put it into" in failed.stderr
@@ -125,7 +122,7 @@ def test_scratch_is_made_from_outside(work: Path, systemd_host: lab.Host) -> Non
     shutil.copy(busybox, context / "busybox")
     (context / "passwd").write_text("root:x:0:0::/root:\napp:x:7:8::/app:\n")
     output = work / "translated-scratch"
-    _translate(context, output, "script-scratch")
+    translate(context, output, _options(systemd_host, "script-scratch"), Silent())
     lab.run(output / "build.sh", "--nspawn", "--install", "--destination", systemd_host.root)
     assert (output / "root/made").is_dir()
     said = _lines(systemd_host.run_machine("script-scratch"))

@@ -32,9 +32,9 @@ _WHERE_IT_WENT = {
     "VOLUME": "to the settings file and its notes",
     "STOPSIGNAL": "to the settings file",
     "HEALTHCHECK": "to the timer that goes with the settings file",
-    "LABEL": "to notes.txt: a machine has no labels",
-    "MAINTAINER": "to notes.txt: a machine has no labels",
-    "ONBUILD": "to notes.txt: it is for Dockerfiles that build upon this one",
+    "LABEL": "to the machine's record: nspawn has no labels",
+    "MAINTAINER": "to the machine's record: nspawn has no labels",
+    "ONBUILD": "to the machine's record: it is for Dockerfiles that build upon this one",
     "SHELL": "into the RUNs that follow",
     "FROM": "to bootstrap.sh",
 }
@@ -55,6 +55,7 @@ class Blocks:
     """The blocks of one stage as they are made, and the functions that they call.
 
     `copies` is what each COPY from the build context brings, in order. `runs`: there is a RUN to set ENV for.
+    `from_none`: one needs the function env_none, of no variables but Docker's.
     """
 
     recipe: Recipe
@@ -65,6 +66,7 @@ class Blocks:
     environment: str = "env_0"
     called: set[str] = field(default_factory=lambda: {"step", "fail"})
     network: bool = False
+    from_none: bool = False
 
     def block(self, step: Step) -> str:
         """The comment and the commands of `step`."""
@@ -98,6 +100,7 @@ class Blocks:
         base = self.environment
         if before.keys() - after.keys():  # a name went away: from the beginning
             base, before = "env_none", {}
+            self.from_none = True
         words = [assignment(key, value) for key, value in after.items() if before.get(key) != value]
         self.environment = name
         return environment_function(name, base, words)
@@ -288,16 +291,11 @@ def environment_function(name: str, base: str, words: Sequence[str]) -> str:
     return "\n".join([f"{name}() {{", " \\\n        ".join([f"    {base}", *words, '"$@"']), "}"])
 
 
-def initial_environment(state: State) -> str:
-    """The functions for no variables but those that Docker always sets, and for `state`. They call `become`."""
-    words = [assignment(name, value) for name, value in _variables(state).items()]
-    path = f"PATH={data(DEFAULT_PATH)}"
-    return "\n".join(
-        [
-            f'env_none() {{ become env -i -- HOME="$home" {path} "$@"; }}',
-            environment_function("env_0", "env_none", words),
-        ]
-    )
+def initial_environment(name: str, state: State) -> str:
+    """The function for the variables of `state`, after those that Docker always sets; it calls `become`."""
+    variables = {"PATH": DEFAULT_PATH, **_variables(state)}
+    words = [assignment(variable, value) for variable, value in variables.items()]
+    return environment_function(name, 'become env -i -- HOME="$home"', words)
 
 
 def account(user: str) -> tuple[str, str]:

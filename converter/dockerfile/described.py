@@ -5,8 +5,10 @@ What only the finished tree can tell is assumed, and noted; build.sh looks up th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 
 from converter.dockerfile.bases import Base
 from converter.dockerfile.blocks import account
@@ -94,7 +96,29 @@ def describe(
             Note("adapted", "trust", f"build.sh --install links the settings file from /etc/systemd/nspawn, so that "
                  f"nspawn honours its {', '.join(ignored)}")
         )  # fmt: skip
+    record = f"var/lib/docker2nspawn/machines/{name}.json"
+    files.append(Generated(record, _record(image, assumed, name, notes), 0o600))
     return Described(settings, bool(ignored), tuple(files), assumed.changes, tuple(notes))
+
+
+def _record(image: Image, mapped: Mapped, name: str, notes: Sequence[Note]) -> bytes:
+    """What is kept of every machine, as `convert` writes it."""
+    record = {
+        "version": version("docker2nspawn"),
+        "name": name,
+        "reference": image.source,
+        "source": image.source,
+        "digest": None,
+        "platform": str(image.platform),
+        "systemd": mapped.systemd,
+        "address": mapped.machine.address,
+        "volumes": [],
+        "options": {},
+        "config": asdict(image.config),
+        "container": None,
+        "notes": [asdict(note) for note in notes],
+    }
+    return (json.dumps(record, indent=2) + "\n").encode()
 
 
 def _contents(
