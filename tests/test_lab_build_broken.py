@@ -206,6 +206,8 @@ def test_the_same_on_every_file_system(tmp_path: Path, kind: str) -> None:
             )
             built = site.build(first, second)
             assert site.output == "1\n3\n"
+            copied = site is there and kind == "overlay"
+            assert any("each step is a copy" in note.text for note in built.notes) == copied
             assert site.build(first, second).layers == built.layers
             # overlayfs parts the names of a file of a lower layer when one of them is moved; a copy does not.
             trees.append(
