@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from converter import interrupt
@@ -16,6 +18,12 @@ MARKER = ".docker2nspawn"
 """The file that tells a directory of ours, which --force may replace, from others."""
 
 _KEPT = ("secrets", "cache")  # the user's own, beside what we have made
+
+
+@cache
+def own_version() -> str:
+    """docker2nspawn's; looked up once, because a file has to be parsed for it."""
+    return version("docker2nspawn")
 
 
 def check_output(output: Path, *, force: bool) -> None:
