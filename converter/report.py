@@ -15,8 +15,10 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
+    ProgressColumn,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
@@ -118,7 +120,9 @@ class Terminal:
     @contextmanager
     def step(self, label: str, total: int | None, unit: str = "bytes") -> Iterator[Step]:
         """A bar that lives as long as the step."""
-        amounts = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+        amounts: ProgressColumn = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+        if total is None and unit == "seconds":
+            amounts = TimeElapsedColumn()
         bars = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),

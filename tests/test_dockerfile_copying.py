@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from converter.dockerfile.context import Source, open_context
 from converter.dockerfile.copying import fingerprint, lay_out, put, select
 from converter.dockerfile.layout import LaidOut
-from converter.dockerfile.model import Copy, DockerfileError, InlineFile, Instruction, State
+from converter.dockerfile.model import Copy, DockerfileError, Flag, InlineFile, Instruction, State
 from converter.errors import ConversionError
 
 ROOT = os.geteuid() == 0
@@ -263,6 +264,38 @@ def test_what_is_not_there(build: Build, source: str, text: str) -> None:
     assert text.format(context=build.context) in str(caught.value)
 
 
+def test_what_is_ignored_behind_a_link(build: Build) -> None:
+    make(build.context, {"dir/x": "x", "link": ("->", "dir"), ".dockerignore": "dir"})
+    with pytest.raises(DockerfileError, match=r"'link' is kept out of .*; add the line '!dir' to have it"):
+        build.copy(step("link"))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("COPY nothing /d/", "7:6"),
+        ("  COPY --chown=nothing nothing /d/", "7:24"),
+        ('COPY ["a", "nothing","/d/"]', "7:13"),
+        ("COPY a \\\n # nothing\n  nothing /d/", "9:3"),
+        ("COPY no$x /d/", "7:1"),
+        ("COPY not nothings /d/", "7:1"),
+    ],
+)
+def test_the_word_that_is_wrong_is_pointed_at(build: Build, text: str, place: str) -> None:
+    column = len(text) - len(text.lstrip()) + 1
+    instruction = Instruction("COPY", (), text, "Dockerfile", 7, 9, column=column)
+    with pytest.raises(DockerfileError) as caught:
+        build.copy(replace(step("nothing"), instruction=instruction))
+    assert str(caught.value).startswith(f"Dockerfile:{place}: 'nothing' is not in the build context")
+
+
+def test_the_flag_that_is_wrong_is_pointed_at(build: Build) -> None:
+    flags = (Flag("chown", "1", 8, 3), Flag("chmod", "x", 9, 4))
+    instruction = Instruction("COPY", (), "COPY a /d/", "Dockerfile", 7, 9, flags)
+    with pytest.raises(DockerfileError, match=r"^Dockerfile:9:4: --chmod=x is no mode"):
+        build.copy(replace(step("a", chmod="x"), instruction=instruction))
+
+
 def test_a_required_path_of_parents(build: Build) -> None:
     make(build.context, CONTEXT)
     with pytest.raises(DockerfileError, match="is not in the build context"):
@@ -490,11 +523,9 @@ def test_a_deep_tree(build: Build) -> None:
     assert (build.root / "t" / deep[2:] / "x").read_text() == "x"
 
 
-def test_a_socket_becomes_an_empty_file(build: Build) -> None:
-    import socket
-
+def test_a_socket_becomes_an_empty_file(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(build.context)  # a socket's path may have 108 bytes
     with socket.socket(socket.AF_UNIX) as opened:
-        os.chdir(build.context)
         opened.bind("socket")
         assert build.copy(step("socket")) == {"d/socket": ""}
 

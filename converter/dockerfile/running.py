@@ -40,6 +40,33 @@ _OF_LAUNCHER = frozenset({"mount", "pivot_root", "umount2"})
 _OTHER_MOUNT_CALLS = frozenset(
     {"fsconfig", "fsmount", "fsopen", "fspick", "mount_setattr", "move_mount", "open_tree", "umount"}
 )
+# Run by the host's shell in the new namespaces. The launcher takes /proc, /sys and /dev along when it moves into the
+# tree: a root that was only changed (chroot) could be left again.
+_IN_NAMESPACES = """set -e
+hostname "$1"
+tree=$2
+shift 2
+mount -t proc -o nosuid,nodev,noexec proc /proc
+"""
+# What Docker lets nobody write to or see.
+_PROTECTED = """mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$tree/sys"
+mount --rbind "$tree/sys" /sys
+for path in /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger; do
+    [ -e "$path" ] || continue
+    mount --bind "$path" "$path"
+    mount -o remount,bind,ro,nosuid,nodev,noexec "$path"
+done
+for path in /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug /proc/timer_list /proc/timer_stats; do
+    [ ! -e "$path" ] || mount --bind /dev/null "$path"
+done
+for path in /proc/acpi /proc/asound /proc/scsi /sys/firmware; do
+    [ ! -d "$path" ] || mount -t tmpfs -o ro tmpfs "$path"
+done
+"""
+_LOOPBACK = "ip link set lo up\n"
+_START = """mount --rbind "$tree/dev" /dev
+exec /dev/.launch "$@"
+"""
 _libc = ctypes.CDLL(None)
 
 
@@ -133,11 +160,11 @@ def run(
             shell.mkdir(mode=0o755)
             mount("tmpfs", shell, "mode=0755")
             stack.callback(unmount, shell)
-            _write_launcher(shell / _LAUNCHER)
+            write_launcher(shell / _LAUNCHER)
             (shell / _TREE).mkdir()
             (shell / "usr").mkdir()
             bind(tree, shell / _TREE)
-            command = _nspawn_command(program, shell, binds, terminal=output is None)
+            command = nspawn_command(program, shell, binds, terminal=output is None)
             _hide_nspawns_directory()
             stack.callback(unmount, "/run/systemd/nspawn")
         # nspawn's container outlives an nspawn that is killed, and ends with one that is asked to end; unshare takes no
@@ -187,7 +214,8 @@ def _make_own_directories(tree: Path, program: Program) -> None:
         os.close(root_fd)
 
 
-def _write_launcher(path: Path) -> None:
+def write_launcher(path: Path) -> None:
+    """The launcher for this host as a new file."""
     launcher = launcher_for(this_platform().architecture)
     if launcher is None:
         raise ConversionError(f"nothing can be built on {this_platform()}: there is no launcher for it")
@@ -217,7 +245,8 @@ def _launch(program: Program, root: str | None) -> list[str]:
     return list(arguments[1:])
 
 
-def _nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, terminal: bool) -> list[str]:
+def nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, terminal: bool) -> list[str]:
+    """The command line that starts `program` in the tree below `shell`, where the launcher lies."""
     # The launcher needs CAP_SYS_ADMIN for its move; it leaves the program the capabilities that it is to have.
     more, fewer = nspawn_capabilities(_capabilities(program) | {"CAP_SYS_ADMIN"})
     command = [
@@ -291,12 +320,7 @@ def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -
     ):
         (dev / name).mkdir()
         mount(kind, dev / name, options, NOSUID | NOEXEC)
-    if program.insecure:
-        bind("/sys", tree / "sys")
-    else:
-        mount("sysfs", tree / "sys", "", NOSUID | NODEV | NOEXEC | 1)
-    stack.callback(unmount, tree / "sys")
-    _write_launcher(dev / ".launch")
+    write_launcher(dev / ".launch")
     return [
         "prlimit",
         f"--nofile={_open_files()}",
@@ -310,12 +334,16 @@ def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -
         *([] if program.network else ["--net"]),
         "sh",
         "-c",
-        # The host name and /proc are of the new namespaces.
-        'hostname "$1" && mount -t proc -o nosuid,nodev,noexec proc "$2/proc" && shift 2 && exec chroot "$@"',
+        "".join(
+            (
+                _IN_NAMESPACES,
+                "" if program.network else _LOOPBACK,
+                "" if program.insecure else _PROTECTED,
+                _START,
+            )
+        ),
         "sh",
         HOSTNAME,
         str(tree),
-        str(tree),
-        "/dev/.launch",
-        *_launch(program, None),
+        *_launch(program, str(tree)),
     ]

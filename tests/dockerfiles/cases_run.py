@@ -508,11 +508,12 @@ RUN echo to >/dev/stderr; echo to >/dev/stdout; echo $? >/e
     ),
     Case(
         "run-proc-sys",
-        "which of /proc and /sys can be written, what is hidden",
+        "which of /proc and /sys can be written, what is hidden, what is above the root",
         BUSYBOX
         + r"""
 RUN for f in /proc/sys/kernel/hostname /proc/sysrq-trigger /sys/power/state /proc/sys/net/ipv4/ip_forward; do [ -w $f ] && (: >>$f) 2>/dev/null && echo "$f w" || echo "$f r"; done >/a
 RUN for f in /proc/kcore /proc/keys /proc/timer_list; do [ -s $f ] && head -c1 $f 2>/dev/null | wc -c || echo 0; done >/b
+RUN attribute above >/above
 RUN ls /dev | grep -vE '^(core|fd|mqueue)$' | sort >/dev-names; stat -c '%a %u %g %F %t %T' /dev/null /dev/zero /dev/full /dev/tty /dev/urandom /dev/ptmx >/dev-nodes 2>/dev/null; true
 """,
     ),

@@ -91,3 +91,8 @@ def reason_for(case: str, difference: Difference) -> Listed | None:
         ):
             return listed
     return None
+
+
+def is_decided_otherwise(case: str) -> bool:
+    """Is it meant that only one of the two builds this case?"""
+    return any(listed.difference == "outcome" and re.fullmatch(listed.cases, case) for listed in LISTED)
