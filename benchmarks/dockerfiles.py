@@ -26,15 +26,15 @@ def report(repeat: int, machine: str) -> str:
         scratch = Path(place)
         translated = median([_translate(scratch / f"translated-{turn}") for turn in range(repeat)])
         costs, why_not = building.costs(scratch, repeat)
-    head = f"# Dockerfiles\n\nWritten by `benchmarks/run --dockerfiles`, on {machine}. Medians; repetitions: {repeat}.\n"
+    head = f"# Dockerfiles\n\nWritten by `benchmarks/run --dockerfiles`, on {machine}. Medians of {repeat}.\n"
     notes = f"Missing here: docker build: {why_not}.\n" if why_not else _NOTES
     return "\n".join([head, _translation(translated), _builds(costs), notes])
 
 
 _NOTES = """\
-The page cache is warm. CPU time is that of the client alone for Docker, whose builder is a daemon. docker2nspawn's builds
-end with the machine's tree put together and on the disk, with its settings; Docker's end with an image, of which a
-container is still to be made.
+The page cache is warm. CPU time is that of the client alone for Docker, whose builder is a daemon. docker2nspawn's
+builds end with the machine's tree put together and on the disk, with its settings; Docker's end with an image, of which
+a container is still to be made.
 """
 
 
@@ -50,12 +50,13 @@ def _translation(cost: Cost) -> str:
         [
             "## Translation",
             "",
-            f"{_COUNT:,} Dockerfiles (those of fixtures/dockerfiles, again and again) in one process: read, evaluated, and",
-            "written as scripts, mkosi trees and settings files, with what they COPY.",
+            f"{_COUNT:,} Dockerfiles (those of fixtures/dockerfiles, again and again) in one process: read, evaluated,",
+            "and written as scripts, mkosi trees and settings files, with what they COPY.",
             "",
             "| Dockerfiles | wall s | ms each | CPU s | peak MB |",
             "|--:|--:|--:|--:|--:|",
-            f"| {_COUNT:,} | {cost.wall:.1f} | {cost.wall / _COUNT * 1e3:.1f} | {cost.cpu:.1f} | {cost.peak / 1e6:.0f} |",
+            f"| {_COUNT:,} | {cost.wall:.1f} | {cost.wall / _COUNT * 1e3:.1f} | {cost.cpu:.1f} "
+            f"| {cost.peak / 1e6:.0f} |",
             "",
         ]
     )

@@ -109,6 +109,16 @@ OnUnhealthy = Annotated[
 ]
 
 
+DockerfileSource = Annotated[
+    Path,
+    typer.Argument(metavar="PATH", help="A Dockerfile, or the folder that it is in.", show_default=False),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--output", metavar="DIR", help="Where to write it; a new folder.", show_default=False
+    ),
+]
 DockerfilePath = Annotated[
     Path | None,
     typer.Option(

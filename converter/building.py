@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from converter.dockerfile.build import Builder, Settings, assemble
@@ -16,6 +17,7 @@ from converter.dockerfile.parser import read
 from converter.dockerfile.stages import evaluate
 from converter.errors import ConversionError
 from converter.image.model import Image, Platform
+from converter.image.reference import parse_reference
 from converter.note import Note
 from converter.places import Places
 from converter.progress import Progress
@@ -48,10 +50,12 @@ def build_tree(
     The Image has no layers. `output` gets what a RUN prints. Raises ConversionError; DockerfileError with its place.
     """
     dockerfile, directory = locate(path, choices.file)
-    data = read_file(dockerfile)
+    text = read(str(dockerfile), read_file(dockerfile))
+    context = open_context(directory, dockerfile)
     given = given_bases(choices.bases)
     settings = Settings(
         image=_images(given, open_image),
+        identity=lambda source: _identity(given.get(source.name) or source.name),
         made_here=lambda source: _ALL not in given and source.name not in given,
         mirror=choices.mirror,
         use_cache=not choices.no_cache,
@@ -68,8 +72,8 @@ def build_tree(
         target=choices.target, build_args=build_arguments(choices.build_args), platform=platform
     )
     with Builder(places, settings, spool, progress) as builder:
-        recipe = evaluate(read(str(dockerfile), data), options, builder.base_config)
-        built = builder.build(recipe, open_context(directory, dockerfile))
+        recipe = evaluate(text, options, builder.base_config)
+        built = builder.build(recipe, context)
         assemble(built, tree)
     image = Image(f"dockerfile:{dockerfile}", None, recipe.target.platform, built.config, ())
     return image, (*built.notes, *(Note("adapted", "Dockerfile", warning) for warning in recipe.warnings))
@@ -140,6 +144,21 @@ def _images(given: Mapping[str, str], open_image: OpenImage) -> Callable[[ImageS
         return open_image(given.get(source.name) or source.name, source.platform, spool)
 
     return image
+
+
+def _identity(source: str) -> str:
+    """What an image's SOURCE stands for now, as far as that can be told at once; a registry's is told by its name."""
+    reference = parse_reference(source)
+    if reference.transport in {"image", "docker-daemon"}:
+        from converter.image import daemon  # here, because Docker's SDK takes long to load
+
+        return f"{reference} {daemon.image_id(reference.name)}"
+    if reference.transport in {"docker-archive", "oci-archive", "oci"}:
+        path = Path(reference.name)
+        with suppress(OSError):
+            status = (path / "index.json" if path.is_dir() else path).stat()
+            return f"{reference.full()} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+    return reference.full()
 
 
 def _secret(text: str) -> tuple[str, bytes]:

@@ -70,11 +70,8 @@ def convert_command(
         name, root, force, no_trust, strict, platform, plain_http, max_entries, max_size,
         network, publish, publish_all, volumes, hardening, systemd, on_unhealthy,
     )  # fmt: skip
-    build = BuildChoices(
-        file=file,
-        target=target,
-        build_args=tuple(build_arg or ()),
-        bases=tuple(base or ()),
+    build = replace(
+        _build(file, target, build_arg, base),
         mirror=mirror,
         secrets=tuple(secret or ()),
         agents=tuple(ssh or ()),
@@ -109,14 +106,53 @@ def plan_command(
     hardening: a.HardeningOption = "default",
     systemd: a.Systemd = None,
     on_unhealthy: a.OnUnhealthy = "none",
+    file: a.DockerfilePath = None,
+    target: a.Target = None,
+    build_arg: a.BuildArg = None,
+    base: a.Base = None,
 ) -> None:
     """The same decisions, nothing written: print the settings file, the drop-in and the notes."""
     options = _options(
         name, root, False, no_trust, strict, platform, plain_http, max_entries, max_size,
         network, publish, publish_all, volumes, hardening, systemd, on_unhealthy,
     )  # fmt: skip
+    options = replace(options, build=_build(file, target, build_arg, base))
     result = conversion.plan(source, options, report.progress_for_terminal())
     report.print_json(result) if as_json else report.print_plan(result)
+
+
+@app.command("dockerfile")
+def dockerfile_command(
+    path: a.DockerfileSource,
+    output: a.Output,
+    name: a.Name = None,
+    root: a.Root = Path("/"),
+    force: a.Force = False,
+    as_json: a.Json = False,
+    strict: a.Strict = False,
+    platform: a.PlatformOption = None,
+    plain_http: a.PlainHttp = False,
+    file: a.DockerfilePath = None,
+    target: a.Target = None,
+    build_arg: a.BuildArg = None,
+    base: a.Base = None,
+    network: a.Network = None,
+    publish: a.Publish = None,
+    publish_all: a.PublishAll = False,
+    hardening: a.HardeningOption = "default",
+    systemd: a.Systemd = None,
+    on_unhealthy: a.OnUnhealthy = "none",
+) -> None:
+    """Translate a Dockerfile into shell scripts, a mkosi tree and a settings file; nothing is built."""
+    options = _options(
+        name, root, force, False, strict, platform, plain_http, Limits.entries, None,
+        network, publish, publish_all, "copy", hardening, systemd, on_unhealthy,
+    )  # fmt: skip
+    build = BuildChoices(file=file, target=target, build_args=tuple(build_arg or ()), bases=tuple(base or ()))
+    translated = conversion.translate(
+        path, output, replace(options, build=build), report.progress_for_terminal()
+    )
+    report.print_json(translated) if as_json else report.print_translated(translated)
 
 
 @app.command("check")
@@ -129,6 +165,12 @@ def check_command(
 ) -> None:
     """Say what would go wrong with machine NAME on this host, and what to do about it; exit 1 with problems."""
     raise typer.Exit(command.run(name, root.absolute(), as_json=as_json))
+
+
+def _build(
+    file: Path | None, target: str | None, build_arg: list[str] | None, base: list[str] | None
+) -> BuildChoices:
+    return BuildChoices(file=file, target=target, build_args=tuple(build_arg or ()), bases=tuple(base or ()))
 
 
 def _options(

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter import interrupt
 from converter.dockerfile.choices import BuildChoices
@@ -34,6 +35,9 @@ from converter.rootfs.standing import StandingTree
 from converter.systemd import installed_version, resolv_conf_mode
 from converter.volumes import fill_volumes
 
+if TYPE_CHECKING:
+    from converter.dockerfile.translate import Translated
+
 HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
 
@@ -43,6 +47,8 @@ def plan(source: str, options: Options, progress: Progress) -> Result:
     Raises ConversionError when the source cannot be converted.
     """
     reference, name = _resolve(source, options)
+    if reference.transport == "dockerfile":
+        return _plan_dockerfile(reference, name, options, progress)
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
         image = _open(reference, options, Path(spool), progress)
         _, mapped = _decide(
@@ -89,6 +95,64 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     return result
 
 
+def translate(path: Path, output: Path, options: Options, progress: Progress) -> Translated:
+    """Translate the Dockerfile at `path`, or in the folder `path`, into the directory `output`.
+
+    Raises ConversionError, DockerfileError with its place, with `output` as it was before.
+    """
+    from converter.building import locate  # here, because BuildKit's parser takes long to load
+    from converter.dockerfile.translate import Wanted, translate
+
+    build = options.build
+    dockerfile, _ = locate(path, build.file)
+    name = options.name or machine_name(Reference("dockerfile", str(dockerfile)))
+    check_machine_name(name)
+    wanted = Wanted(
+        path,
+        output,
+        name,
+        file=build.file,
+        target=build.target,
+        build_args=build.build_args,
+        bases=build.bases,
+        platform=options.platform,
+        force=options.force,
+        strict=options.strict,
+        run=_run_options(name, options),
+    )
+    return translate(wanted, _image_opener(options, progress))
+
+
+def _plan_dockerfile(reference: Reference, name: str, options: Options, progress: Progress) -> Result:
+    """What its translation says of the machine: nobody knows the tree."""
+    places = Places(options.root)
+    with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
+        output = Path(spool, "translated")
+        translated = translate(Path(reference.name), output, replace(options, name=name), progress)
+        settings = (output / f"{name}.nspawn").read_text("utf-8", "surrogateescape")
+        drop_in = output / "host" / places.drop_in(name).relative_to(places.root)
+        host = [path for path in sorted((output / "host").rglob("*")) if path.is_file() and path != drop_in]
+        assumed = Note(
+            "adapted", "Dockerfile", "nothing was built: what only the finished tree tells is assumed"
+        )
+        return Result(
+            name=name,
+            source=translated.source,
+            digest=None,
+            platform=translated.platform,
+            tree_path=str(places.tree(name)),
+            settings_path=str(places.settings(name)),
+            trusted_path=str(places.trusted_settings(name)) if options.trust else None,
+            drop_in_path=str(places.drop_in(name)),
+            record_path=str(places.record(name)),
+            start_command=f"machinectl start {name}",
+            settings=settings,
+            drop_in=drop_in.read_text("utf-8", "surrogateescape"),
+            files=tuple(str(places.root / path.relative_to(output / "host")) for path in host),
+            notes=(assumed, *translated.notes),
+        )
+
+
 def _unpack(
     reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
 ) -> tuple[Image, Mapped, list[Note]]:
@@ -108,10 +172,6 @@ def _build(
     """Build the tree of a Dockerfile."""
     from converter.building import build_tree  # here, because BuildKit's parser takes long to load
 
-    def open_image(source: str, platform: Platform | None, spool: Path) -> Image:
-        wanted = replace(options, platform=platform or options.platform)
-        return _open(_with_transport(parse_reference(source)), wanted, spool, progress)
-
     image, notes = build_tree(
         Path(reference.name),
         options.build,
@@ -120,12 +180,27 @@ def _build(
         places=Places(options.root),
         spool=stage.spool,
         limits=_limits(stage, options),
-        open_image=open_image,
+        open_image=_image_opener(options, progress),
         output=options.output,
         progress=progress,
     )
     mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
     return image, mapped, list(notes)
+
+
+def _image_opener(options: Options, progress: Progress) -> Callable[[str, Platform | None, Path], Image]:
+    """Takes the images that a Dockerfile speaks of from where they are."""
+
+    def open_image(source: str, platform: Platform | None, spool: Path) -> Image:
+        wanted = replace(options, platform=platform or options.platform)
+        reference = _with_transport(parse_reference(source))
+        if reference.transport == "dockerfile":
+            raise ConversionError(
+                f"{source} is a Dockerfile, not an image; convert it first, or build it into this one"
+            )
+        return _open(reference, wanted, spool, progress)
+
+    return open_image
 
 
 def _limits(stage: Staging, options: Options) -> Limits:

@@ -18,7 +18,7 @@ class Progress(Protocol):
     """Where long work announces its steps. Thread-safe."""
 
     def step(self, label: str, total: int | None, unit: str = "bytes") -> AbstractContextManager[Step]:
-        """A context manager that yields the Step; `total` and `unit` ("bytes", "files") size its bar."""
+        """A context manager that yields the Step; `total` and `unit` ("bytes", "files", "seconds") size its bar."""
 
 
 class _SilentStep:

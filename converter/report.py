@@ -8,14 +8,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
+    ProgressColumn,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
@@ -26,11 +29,14 @@ from converter.note import Note
 from converter.progress import Progress, Silent, Step
 from converter.result import Result
 
+if TYPE_CHECKING:
+    from converter.dockerfile.translate import Translated
+
 _COLOURS = {"exact": "green", "adapted": "yellow", "dropped": "red"}
 _ORDER = {"dropped": 0, "adapted": 1, "exact": 2}  # what needs attention stands nearest to the command
 
 
-def print_json(result: Result) -> None:
+def print_json(result: Result | Translated) -> None:
     """The result as one JSON object on stdout, and nothing else there."""
     json.dump(asdict(result), sys.stdout, indent=2, ensure_ascii=True)
     sys.stdout.write("\n")
@@ -60,6 +66,17 @@ def print_result(result: Result) -> None:
     if dropped:
         console.print(Text(f"{dropped} did not come along: see the lines marked dropped.", style="red"))
     console.print(Text(f"Start it with: {result.start_command}", style="bold"))
+
+
+def print_translated(translated: Translated) -> None:
+    """What was written, what to know of it, and what to do with it."""
+    console = Console(highlight=False, soft_wrap=True)
+    heading = f"{_printable(translated.source)} is translated into {_printable(translated.output)}"
+    console.print(Text(heading, style="bold"))
+    console.print(Text("  " + _printable("  ".join(translated.files))))
+    _print_notes(console, translated.notes)
+    command = f"{_printable(translated.output)}/build.sh --install"
+    console.print(Text(f"Build and install the machine {translated.name} with: {command}", style="bold"))
 
 
 def _print_notes(console: Console, notes: tuple[Note, ...]) -> None:
@@ -103,7 +120,9 @@ class Terminal:
     @contextmanager
     def step(self, label: str, total: int | None, unit: str = "bytes") -> Iterator[Step]:
         """A bar that lives as long as the step."""
-        amounts = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+        amounts: ProgressColumn = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+        if total is None and unit == "seconds":
+            amounts = TimeElapsedColumn()
         bars = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),

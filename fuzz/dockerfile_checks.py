@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from converter.dockerfile.options import BuildOptions
-
 from converter.dockerfile import parser, stages
 from converter.dockerfile.model import Copy, ImageSource, Recipe, Run, StageSource, Step, Workdir
+from converter.dockerfile.options import BuildOptions
 from converter.errors import ConversionError
 from converter.image.model import ImageConfig
 
@@ -65,7 +64,6 @@ def _check_step(step: Step) -> None:
     for pairs in (state.env, state.args):
         names = [name for name, _ in pairs]
         assert len(set(names)) == len(names), names
-        assert all("=" not in name for name in names), names
     assert not {name for name, _ in state.env} & {name for name, _ in state.args}
     assert state.working_directory.startswith("/")
     assert state.shell

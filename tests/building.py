@@ -150,10 +150,15 @@ class Site:
     def build(self, *stages: Stage, **settings: Any) -> Built:
         """Build the last stage."""
         self.printed.clear()
-        options = {"output": lambda _, data: self.printed.append(data), **self.settings, **settings}
+        options: dict[str, Any] = {
+            "image": take_image,
+            "output": lambda _, data: self.printed.append(data),
+            **self.settings,
+            **settings,
+        }
         spool = Path(tempfile.mkdtemp(dir=self.place))
         try:
-            with Builder(Places(self.root), Settings(take_image, **options), spool, Silent()) as builder:
+            with Builder(Places(self.root), Settings(**options), spool, Silent()) as builder:
                 return builder.build(recipe(*stages), Source(self.context, owned=False))
         finally:
             shutil.rmtree(spool)

@@ -30,7 +30,7 @@ _HOST_PACKAGES = "systemd,systemd-sysv,systemd-container,dbus,iproute2,procps,ca
 _ROOTS: dict[str, tuple[str, str]] = {
     "debian": ("bookworm", ""),
     "debian-systemd": ("bookworm", "systemd,systemd-sysv,dbus"),
-    "systemd-host": ("trixie", f"{_HOST_PACKAGES},docker.io,docker-cli,docker-buildx,git,iptables"),
+    "systemd-host": ("trixie", f"{_HOST_PACKAGES},docker.io,docker-cli,docker-buildx,git,iptables,xz-utils"),
     "systemd-host-252": ("bookworm", _HOST_PACKAGES),
     "systemd-host-262": ("sid", _HOST_PACKAGES),
 }

@@ -196,3 +196,32 @@ def test_layers_may_be_removed_when_no_build_goes_on(cache: Cache) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         cache.close()
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_may_not_be_on_the_disk_counts_until_the_host_is_booted_again(cache: Cache) -> None:
+    key, lost = key_of(1), key_of(2)
+    make(cache, key)
+    cache.close()  # waits for the disk
+    killed = Cache(cache.directory)
+    make(killed, lost)
+
+    def booted() -> Cache:
+        for each in cache.layers.iterdir():
+            meta = json.loads((each / "meta.json").read_bytes())
+            (each / "meta.json").write_text(json.dumps({**meta, "boot": "another"}))
+        return Cache(cache.directory)
+
+    assert Cache(cache.directory).find(lost) is not None
+    again = booted()
+    assert again.find(key) is not None
+    assert again.find(lost) is None
+    make(again, lost, "new")
+    found = again.find(lost)
+    assert found is not None
+    assert found.tree is not None
+    assert [path.name for path in found.tree.iterdir()] == ["new"]
+    # Who uses such a layer waits for it too.
+    user = Cache(cache.directory)
+    assert user.find(lost) == found
+    user.close()
+    assert booted().find(lost) == found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from converter.dockerfile.context import Source, open_context
 from converter.dockerfile.copying import fingerprint, lay_out, put, select
 from converter.dockerfile.layout import LaidOut
-from converter.dockerfile.model import Copy, DockerfileError, InlineFile, Instruction, State
+from converter.dockerfile.model import Copy, DockerfileError, Flag, InlineFile, Instruction, State
 from converter.errors import ConversionError
 
 ROOT = os.geteuid() == 0
@@ -263,6 +264,38 @@ def test_what_is_not_there(build: Build, source: str, text: str) -> None:
     assert text.format(context=build.context) in str(caught.value)
 
 
+def test_what_is_ignored_behind_a_link(build: Build) -> None:
+    make(build.context, {"dir/x": "x", "link": ("->", "dir"), ".dockerignore": "dir"})
+    with pytest.raises(DockerfileError, match=r"'link' is kept out of .*; add the line '!dir' to have it"):
+        build.copy(step("link"))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("COPY nothing /d/", "7:6"),
+        ("  COPY --chown=nothing nothing /d/", "7:24"),
+        ('COPY ["a", "nothing","/d/"]', "7:13"),
+        ("COPY a \\\n # nothing\n  nothing /d/", "9:3"),
+        ("COPY no$x /d/", "7:1"),
+        ("COPY not nothings /d/", "7:1"),
+    ],
+)
+def test_the_word_that_is_wrong_is_pointed_at(build: Build, text: str, place: str) -> None:
+    column = len(text) - len(text.lstrip()) + 1
+    instruction = Instruction("COPY", (), text, "Dockerfile", 7, 9, column=column)
+    with pytest.raises(DockerfileError) as caught:
+        build.copy(replace(step("nothing"), instruction=instruction))
+    assert str(caught.value).startswith(f"Dockerfile:{place}: 'nothing' is not in the build context")
+
+
+def test_the_flag_that_is_wrong_is_pointed_at(build: Build) -> None:
+    flags = (Flag("chown", "1", 8, 3), Flag("chmod", "x", 9, 4))
+    instruction = Instruction("COPY", (), "COPY a /d/", "Dockerfile", 7, 9, flags)
+    with pytest.raises(DockerfileError, match=r"^Dockerfile:9:4: --chmod=x is no mode"):
+        build.copy(replace(step("a", chmod="x"), instruction=instruction))
+
+
 def test_a_required_path_of_parents(build: Build) -> None:
     make(build.context, CONTEXT)
     with pytest.raises(DockerfileError, match="is not in the build context"):
@@ -362,7 +395,8 @@ def test_directories_that_are_there_get_the_source_s_modes_below_the_top(build: 
 def test_chmod(build: Build, chmod: str, file: int, directory: int) -> None:
     make(build.context, {"dir/in": None, "dir/x": "x", "dir/link": ("->", "x")})
     (build.context / "dir/x").chmod(0o755)
-    build.copy(step("dir", chmod=chmod))
+    copied = step("dir", chmod=chmod)
+    put(select(copied, build.source(), build.spool()), copied, build.root, None)
     made = build.root / "d"
     assert stat.S_IMODE((made / "x").stat().st_mode) == file
     assert stat.S_IMODE((made / "in").stat().st_mode) == directory
@@ -452,6 +486,35 @@ def test_names_of_all_kinds(build: Build) -> None:
     assert {os.fsencode(path.name) for path in (build.root / "d").iterdir()} == set(names)
 
 
+@pytest.mark.parametrize(
+    "copied",
+    [
+        step("a\0b"),
+        step("a.txt", to="/a\0b"),
+        step("\ud800"),
+        step(inline=(InlineFile("a\0", b""),)),
+        step("x" * 256),
+        step("x/" * 2500),
+        step("a.txt", to="/" + "x" * 256),
+        step("a.txt", to="/" + "x/" * 2500),
+        step("a" + "*a" * 1000 + "["),
+        step(*["*" * 100 + "a" * 100] * 10),
+        step("a.txt", exclude=("[",)),
+        step("..", parents=True, exclude=("a\\",)),
+    ],
+    ids=range(12),
+)
+def test_names_that_cannot_be(build: Build, copied: Copy) -> None:
+    make(build.context, CONTEXT)
+    try:
+        build.copy(copied)
+    except DockerfileError as error:
+        assert str(error).startswith("Dockerfile:7:1: ")
+    else:
+        assert copied.sources[0].startswith("*")
+    assert not (build.root / "d/a.txt").exists()
+
+
 def test_a_deep_tree(build: Build) -> None:
     deep = "/".join(["d"] * 400)
     os.makedirs(build.context / deep)  # noqa: PTH103 (Path.mkdir recurses)
@@ -460,11 +523,9 @@ def test_a_deep_tree(build: Build) -> None:
     assert (build.root / "t" / deep[2:] / "x").read_text() == "x"
 
 
-def test_a_socket_becomes_an_empty_file(build: Build) -> None:
-    import socket
-
+def test_a_socket_becomes_an_empty_file(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(build.context)  # a socket's path may have 108 bytes
     with socket.socket(socket.AF_UNIX) as opened:
-        os.chdir(build.context)
         opened.bind("socket")
         assert build.copy(step("socket")) == {"d/socket": ""}
 
@@ -544,7 +605,7 @@ def test_a_fingerprint_stays_when_nothing_counts(build: Build) -> None:
 
 def test_laid_out_for_a_script(build: Build) -> None:
     make(build.context, CONTEXT | {"link": ("->", "a.txt")})
-    copied = step("a.txt", "dir", "*.md", inline=(InlineFile("x", b"1"),), chmod="600", to="/d/")
+    copied = step("a.txt", "dir", "*.md", inline=(InlineFile("x", b"1"),), chmod="700", to="/d/")
     made = lay_out(select(copied, build.source(), build.spool()), copied, build.path / "out/files/3")
     assert made == (
         LaidOut("0/a.txt", "file"),
@@ -560,5 +621,5 @@ def test_laid_out_for_a_script(build: Build) -> None:
         "2/c.md": "c",
         "3/x": "1",
     }
-    assert stat.S_IMODE((build.path / "out/files/3/0/a.txt").stat().st_mode) == 0o600
+    assert stat.S_IMODE((build.path / "out/files/3/0/a.txt").stat().st_mode) == 0o700
     assert stat.S_IMODE((build.path / "out/files/3/1").stat().st_mode) == 0o755

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.dockerfile.blocks import Brought, account, globs
+from converter.dockerfile.blocks import Brought, account, owner
+from converter.dockerfile.finding import expressions, globs
 from converter.dockerfile.labels import file_name, source_label
-from converter.dockerfile.model import ImageSource, Mount, StageSource, State
+from converter.dockerfile.model import DockerfileError, ImageSource, Mount, StageSource, State
 from converter.dockerfile.quoting import assignment, command, comment, data, one_line, quote
 from converter.dockerfile.script import provision
 from converter.image.model import ImageConfig
@@ -84,14 +85,49 @@ def test_assignments() -> None:
         ("", ("", "")),
         ("app", ("app", "")),
         ("app:www", ("app", "www")),
-        ("root", ("0", "")),
+        ("root", ("root", "")),
         ("root:root", ("0", "0")),
+        ("root:7", ("0", "7")),
+        ("app:root", ("app", "root")),
         ("0007:+8", ("7", "8")),
         (":www", ("", "www")),
     ],
 )
 def test_users(user: str, parts: tuple[str, str]) -> None:
     assert account(user) == parts
+
+
+def test_owners() -> None:
+    assert owner("root") == ("0", "")
+    assert owner("app:root") == ("app", "0")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("*.txt", ["./a.txt", "./.txt"], ["./d/a.txt", "./a.txt.gz"]),
+        ("**/*.txt", ["./a.txt", "./d/e/a.txt"], ["./a.txtx"]),
+        ("/d/**", ["./d/e", "./d/e/f"], ["./d", "./e"]),
+        ("a/**/z", ["./a/z", "./a/b/c/z"], ["./az"]),
+        ("**/b/**/z", ["./b/z", "./a/b/c/z"], ["./ab/z", "./b/az"]),
+        ("x+y?.[^a-c]", ["./x+yz.d"], ["./xxyz.d", "./x+yz.a"]),
+        ("a.b", ["./a.b"], ["./axb"]),
+    ],
+)
+def test_patterns_for_find(tmp_path: Path, pattern: str, matching: list[str], others: list[str]) -> None:
+    for path in sorted((*matching, *others), key=len, reverse=True):  # what is in a directory makes it
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (tmp_path / path).exists():
+            (tmp_path / path).touch()
+    for find in [["find"]] + [["busybox", "find"]] * bool(shutil.which("busybox")):
+        found: list[str] = []
+        for expression in expressions([pattern]):
+            command = [*find, ".", "-regex", expression]
+            found += subprocess.run(
+                command, cwd=tmp_path, capture_output=True, text=True, check=True
+            ).stdout.split()
+        assert set(matching) <= set(found)
+        assert not set(others) & set(found)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +143,14 @@ def test_users(user: str, parts: tuple[str, str]) -> None:
 def test_wildcards(path: str, directory: str, patterns: list[str]) -> None:
     found = globs(path)
     assert (found[0], [pattern.replace("''", "") for pattern in found[1]]) == (directory, patterns)
+
+
+def test_what_a_script_cannot_look_for_is_an_error() -> None:
+    for more in ({"exclude": ("*", "!a")}, {"exclude": ()}):
+        source = "/a" if more["exclude"] else "/*" * 9
+        stage = Writer().copy(source, to="/x/", origin=StageSource(0), **more).stage()
+        with pytest.raises(DockerfileError, match=r"Dockerfile:2:1: a script cannot look for .*convert"):
+            provision(stage, recipe(stage))
 
 
 def test_names_for_files_lead_nowhere_else() -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
+import pty
 import socket
+import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from converter.dockerfile.build import Builder, Settings
 from converter.dockerfile.cache import Cache
 from converter.dockerfile.forward import forwarded
-from converter.dockerfile.model import DockerfileError, Mount, Run, StageSource, State
+from converter.dockerfile.model import DockerfileError, ImageSource, Mount, Run, StageSource, State
 from converter.dockerfile.namespace import own_namespace
 from converter.dockerfile.overlay import shown, trees_of
 from converter.errors import ConversionError
+from converter.image.model import Healthcheck, Image, ImageConfig
+from converter.places import Places
+from converter.progress import Silent
 from tests.building import (
+    BUSYBOX,
     PATH,
     ROOT_STATE,
     Site,
@@ -28,6 +36,7 @@ from tests.building import (
     label,
     run,
     stage,
+    take_image,
     workdir,
 )
 from tests.trees import facts
@@ -169,9 +178,30 @@ def test_nothing_of_its_surroundings_stays(site: Site, chroot: bool) -> None:
     after = facts(site.run(run("true"), chroot=chroot))
     # runc makes these too, and they stay.
     assert set(after) - set(plain) == {b"dev", b"proc", b"sys"}
-    assert {path: fact for path, fact in after.items() if path in plain and path != b"."} == {
-        path: fact for path, fact in plain.items() if path != b"."
-    }
+    # /etc gets the time at which /etc/hosts was made in it, and the root that of those.
+    changed = {path for path, fact in plain.items() if after[path] != fact}
+    assert changed <= {b".", b"etc"}
+    assert after[b"etc"]._replace(mtime=0) == plain[b"etc"]._replace(mtime=0)
+
+
+def test_places_for_mounts_go_with_what_was_made_for_them(site: Site) -> None:
+    mounts = (
+        Mount("tmpfs", "/made/on/the/way"),
+        Mount("tmpfs", "/etc/deep/er"),
+        Mount("tmpfs", "/used/by/it"),
+    )
+    tree = site.run(run("touch /used/file", mounts=mounts), run("ls /etc", mounts=(Mount("tmpfs", "/etc"),)))
+    assert site.output == ""  # nothing of the name service is over it
+    assert not (tree / "made").exists()
+    assert not (tree / "etc/deep").exists()
+    assert [path.name for path in (tree / "used").iterdir()] == ["file"]
+
+
+def test_a_file_cannot_be_where_a_directory_is_mounted(site: Site) -> None:
+    with pytest.raises(
+        DockerfileError, match="'/etc/passwd' is no directory in the image, so what it is to show"
+    ):
+        site.run(run("true", mounts=(Mount("tmpfs", "/etc/passwd"),)))
 
 
 @BOTH
@@ -196,10 +226,15 @@ def test_scratch_has_only_what_is_put_there(site: Site, chroot: bool) -> None:
     first = copy("busybox", to="/busybox")
     step = Run(2, instruction("RUN", "[]"), ROOT_STATE, ("/busybox", "mkdir", "/tmp", "/run", "/usr"))
     tree = site.tree(site.build(stage(first, step, base=None), chroot=chroot))
-    assert sorted(path.name for path in tree.iterdir()) == sorted(
-        ["busybox", "dev", "etc", "proc", "run", "sys", "tmp", "usr"]
-    )
-    assert list((tree / "etc").iterdir()) == []
+    assert sorted(path.name for path in tree.iterdir()) == [
+        "busybox",
+        "dev",
+        "proc",
+        "run",
+        "sys",
+        "tmp",
+        "usr",
+    ]
 
 
 def test_an_image_cannot_lead_mounts_out_of_its_tree(site: Site, tmp_path: Path) -> None:
@@ -338,6 +373,44 @@ def test_without_the_cache_everything_is_done_again_and_kept(site: Site) -> None
     assert not {*second.layers[1:]} & {*first.layers}
     assert second.layers[0] == first.layers[0]  # the base; --pull makes it anew
     assert site.build(stage(*steps)).layers == second.layers
+
+
+def test_an_image_is_taken_again_when_it_is_another(site: Site) -> None:
+    taken = []
+
+    def image(source: ImageSource, spool: Path) -> Image:
+        taken.append(source)
+        return take_image(source, spool)
+
+    step = stage(run("true"))
+    first = site.build(step, image=image)
+    assert site.build(step, image=image).layers == first.layers
+    assert len(taken) == 1
+    # Another name, but the same image: nothing is unpacked again.
+    assert site.build(step, image=image, identity=lambda source: "another").layers == first.layers
+    assert len(taken) == 2
+    site.build(step, image=image, pull=True)
+    assert len(taken) == 3
+
+
+def test_the_config_of_an_image_is_kept(site: Site) -> None:
+    config = ImageConfig(
+        user="app",
+        env=("A=1",),
+        cmd=("x", "y"),
+        volumes=("/v",),
+        labels={"a": "b"},
+        healthcheck=Healthcheck(("CMD", "true"), interval=5),
+        other={"config.Unknown": [1, {"a": None}]},
+    )
+
+    def image(source: ImageSource, spool: Path) -> Image:
+        return replace(take_image(source, spool), config=config)
+
+    for _ in range(2):  # made, and from the cache
+        spool = Path(tempfile.mkdtemp(dir=site.place))
+        with Builder(Places(site.root), Settings(image), spool, Silent()) as builder:
+            assert builder.base_config(BUSYBOX) == config
 
 
 def test_link_does_not_depend_on_what_is_below(site: Site) -> None:
@@ -569,7 +642,7 @@ def test_an_ssh_agent(site: Site, chroot: bool, tmp_path: Path) -> None:
         )
         tree = site.run(step, chroot=chroot, agents={"default": agent})
     assert site.output == "/run/buildkit/ssh_agent.0\nsocket 600 1000\n"
-    assert list((tree / "run/buildkit").iterdir()) == []
+    assert not (tree / "run").exists()
     with pytest.raises(DockerfileError, match="no ssh agent 'default' is forwarded; give one with --ssh"):
         site.build(stage(run("true", mounts=(Mount("ssh", None, id="default", required=True),))))
 
@@ -692,3 +765,53 @@ def test_an_unknown_user(site: Site) -> None:
         ConversionError, match=r"^Dockerfile:1:1: USER 'nobody-here' is not in the image's /etc/passwd"
     ):
         site.build(stage(run("true", state=as_user("nobody-here"))))
+
+
+# --- the shell at a failed step ---
+
+
+def test_a_shell_at_the_step_that_failed(site: Site) -> None:
+    """On a terminal: what the step has done is there, and what it was given."""
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.building import *\n"
+        "from converter.dockerfile.model import Mount, DockerfileError\n"
+        "state = State(env=(PATH, ('A', '1')), user='app', working_directory='/tmp')\n"
+        "step = run('echo half >/tmp/half; exit 3', state=state, mounts=(Mount('tmpfs', '/t'),))\n"
+        "site = Site(Path(sys.argv[1]))\n"
+        "try:\n"
+        "    site.build(stage(step), debug_shell=True, output=None)\n"
+        "except DockerfileError as error:\n"
+        "    print(f'ended: {error}')\n"
+    )
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", program, str(site.place)])
+    shown = _until(terminal, b"$ ")
+    assert b"a shell at the failed step" in shown
+    for command, answer in (
+        (b"cat /tmp/half", b"half"),
+        (b"id -u; pwd; echo A=$A", b"1000\r\n/tmp\r\nA=1"),
+        (b"touch /t/x && ls /t", b"x"),
+    ):
+        os.write(terminal, command + b"\n")
+        assert answer in _until(terminal, b"$ ")
+    os.write(terminal, b"exit\n")
+    assert b"ended: Dockerfile:1:1: RUN has failed with exit status 3" in _until(terminal, None)
+    os.waitpid(child, 0)
+    assert site.left() == []
+
+
+def _until(terminal: int, end: bytes | None) -> bytes:
+    """What comes from a terminal until it says `end`; None: until it is closed."""
+    shown = b""
+    while end is None or not shown.rstrip(b"\x1b[6n").endswith(end):
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # closed
+            break
+        if not data:
+            break
+        shown += data
+    return shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -299,6 +300,39 @@ def test_copies_from_another_stage(place: Provisioning, way: str) -> None:
     assert sorted(path.name for path in (root / "c").iterdir()) == ["one.conf", "two.txt"]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_parts_of_another_stage(place: Provisioning, way: str) -> None:
+    """--exclude and --parents, and wildcards that match nothing."""
+    other = place.directory / "stages/build/root"
+    _lay(other, "d/keep", "d/a.txt", "d/deep/b.txt", "d/deep/c", "p/q/r/s", "p/q/t", "p/x/s", "e/1.txt")
+    os.chown(other / "p/q", 5, 6)
+    (other / "p/q").chmod(0o711)
+    writer, build = Writer(State(env=_PATH)), StageSource(0)
+    writer.copy("/d", to="/d", origin=build, exclude=("**/*.txt",)).copy(
+        "/d*/", to="/w/", origin=build, exclude=("deep",)
+    )
+    writer.copy("p/*/r/s", to="/par/", origin=build, parents=True).copy(
+        "/p/./q", to="/piv/", origin=build, parents=True
+    )
+    writer.copy("/e/*.none", to="/never/", origin=build).copy(
+        "/e/1.txt", to="/one", origin=build, exclude=("*",)
+    )
+    write_script(writer, place.directory, Writer().stage(name="build"))
+    _works(place.run(way))
+
+    def names(path: str) -> list[str]:
+        below = place.tree / path
+        return sorted(str(found.relative_to(below)) for found in below.rglob("*") if found.is_file())
+
+    assert names("d") == ["deep/c", "keep"]
+    assert names("w") == ["a.txt", "keep"]
+    assert names("par") == ["p/q/r/s"] and _facts(place.tree / "par/p/q") == (0o40711, 5, 6)
+    assert names("piv") == ["q/r/s", "q/t"]
+    assert not (place.tree / "never").exists()
+    assert (place.tree / "one").read_text() == "e/1.txt"
+    assert [path.name for path in place.tree.iterdir() if path.name.startswith(".")] == []
+
+
 @pytest.mark.parametrize("source", ["/nothing", "/no/*.txt", "/etc/out"])
 def test_nothing_to_copy_is_an_error(place: Provisioning, source: str) -> None:
     other = place.directory / "stages/build/root/etc"
@@ -309,7 +343,7 @@ def test_nothing_to_copy_is_an_error(place: Provisioning, source: str) -> None:
     for way in WAYS:
         done = place.run(way)
         assert done.returncode == 1
-        assert b"nothing to copy" in done.stderr or b"not there to copy" in done.stderr
+        assert b"is not there to copy" in done.stderr
         assert b"step 1 failed" in done.stderr
 
 
@@ -348,9 +382,11 @@ def test_mounts_are_there_and_gone_again(place: Provisioning, way: str) -> None:
         Mount("secret", None, id="token", env="TOKEN"),
         Mount("secret", "/run/secrets/none", id="none"),
         Mount("bind", "/stage", source="/d", origin=StageSource(0)),
+        Mount("bind", "/file", source="/d/e", origin=StageSource(0)),
+        Mount("bind", "/bind/sub/file", source="/d/e", read_only=True, origin=StageSource(0)),
     )
     script = f'{_MOUNTED}; printf %s "$TOKEN" >/token; cat /run/secrets/token >/secret'
-    script += "; echo x >/stage/f; cat /stage/* >/both"
+    script += "; echo x >/stage/f; echo y >>/file; cat /stage/* /bind/sub/file /file >/both"
     _lay(place.directory / "stages/build/root", "d/e")
     writer = Writer(State(env=_PATH)).run(script, mounts=mounts)
     write_script(writer, place.directory, Writer().stage(name="build"))
@@ -358,15 +394,15 @@ def test_mounts_are_there_and_gone_again(place: Provisioning, way: str) -> None:
     _works(place.run(way))
     assert Path("/proc/mounts").read_text() == before
     root = place.tree
-    for name in ("bind", "cache", "tmpfs", "run", "stage"):
+    for name in ("bind", "cache", "tmpfs", "run", "stage", "file"):
         assert not (root / name).exists(), name
     listing = (root / "listing").read_text()
     assert "deep" in listing and "sub" in listing
     assert (root / "token").read_text() == (root / "secret").read_text() == "hush\n\n"
     secret = next(line for line in listing.splitlines() if line.endswith(" token")).split()
     assert (secret[0], secret[2], secret[3]) == ("-r--r-----", "1000", "0")
-    assert (root / "both").read_text() == "d/ex\n"
-    assert [path.name for path in (place.directory / "stages/build/root/d").iterdir()] == ["e"]
+    assert (root / "both").read_text() == "d/ex\nd/ed/ey\n"
+    assert [path.read_text() for path in (place.directory / "stages/build/root/d").iterdir()] == ["d/e"]
     cache = next((place.directory / "cache").iterdir())
     assert _facts(cache) == (0o40750, 1000, 1001) and (cache / "kept").exists()
 
@@ -381,6 +417,22 @@ def test_mounts_are_gone_after_a_failure(place: Provisioning, way: str) -> None:
     assert done.stderr.count(b"failed with exit status 3") == 1
     assert Path("/proc/mounts").read_text() == before
     assert not (place.tree / "a").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_mounts_are_gone_after_a_signal(place: Provisioning, number: signal.Signals) -> None:
+    """As from a terminal, to the whole group."""
+    mounts = (Mount("tmpfs", "/a/b"), Mount("cache", "/cache"), Mount("tmpfs", "/c"))
+    write_script(Writer(State(env=_PATH)).run("touch /started; sleep 1000", mounts=mounts), place.directory)
+    command = [str(place.directory / "provision.sh"), "--root", str(place.tree)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as running:
+        lab.wait_until("the RUN", (place.tree / "started").exists)
+        os.killpg(running.pid, number)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert b"step 1 failed with exit status" in said
+    assert str(place.tree / "a") not in Path("/proc/mounts").read_text()
+    assert not (place.tree / "a").exists() and not (place.tree / "c").exists()
 
 
 def test_a_required_secret_is_asked_for(place: Provisioning) -> None:
@@ -477,7 +529,8 @@ def test_hostile_values_arrive_as_they_are_and_nothing_else_runs(
     assert b"\x1b" not in done.stderr and b"\r" not in done.stderr
 
 
-def test_debian_uses_setpriv(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash --posix"])
+def test_debian_uses_setpriv(tmp_path: Path, shell: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
     lab.run("tar", "-C", root, "-xf", lab.root_tarball("debian"), "--exclude=./dev/*", timeout=300)
@@ -490,7 +543,7 @@ def test_debian_uses_setpriv(tmp_path: Path) -> None:
     (root / "dev/null").touch()
     subprocess.run(["mount", "--bind", "/dev/null", root / "dev/null"], check=True)
     try:
-        _works(place.inside())
+        _works(place.inside(shell=shell))
     finally:
         _unmount(tmp_path)
     assert (root / "home/app/x/seen").read_text() == "1000\n1000 60 100\n/home/app\n/home/app/x\n"

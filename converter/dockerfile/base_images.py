@@ -26,7 +26,8 @@ class BaseImages:
     """Configs and layers of images. For one thread.
 
     `open_image` takes an image from where it is, into its second argument. `made_here`: which are made here
-    instead, if they are of a known distribution. `pull`: anew, also what the cache has.
+    instead, if they are of a known distribution. `identity` tells what an image's name stands for now from what it
+    stood for before, as far as that can be told without taking it. `pull`: anew, also what the cache has.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class BaseImages:
         open_image: Callable[[ImageSource, Path], Image],
         *,
         made_here: Callable[[ImageSource], bool],
+        identity: Callable[[ImageSource], str],
         pull: bool,
         mirror: str | None,
         limits: Limits,
@@ -46,6 +48,7 @@ class BaseImages:
         self._spool = spool
         self._open_image = open_image
         self._made_here = made_here
+        self._identity = identity
         self._pull = pull
         self._mirror = mirror
         self._limits = limits
@@ -85,7 +88,7 @@ class BaseImages:
             return layer
 
     def _taken(self, source: ImageSource) -> Layer:
-        name = key_of("image", source.name, str(source.platform or this_platform()))
+        name = key_of("image", self._identity(source), str(source.platform or this_platform()))
         if not self._pull and (layer := self._cache.named(name)) is not None:
             return layer
         place = self._spool / f"image-{name}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
+from converter.dockerfile.finding import expressions, globs, is_wild
 from converter.dockerfile.labels import file_name, source_label
 from converter.dockerfile.model import (
     Copy,
@@ -20,7 +21,7 @@ from converter.dockerfile.model import (
     Step,
     Workdir,
 )
-from converter.dockerfile.quoting import assignment, command, comment, data, one_line, quote
+from converter.dockerfile.quoting import assignment, command, comment, data, one_line, printable, quote
 from converter.machine.facts import DEFAULT_PATH
 
 _SHELLS = re.compile(r"(?:/usr)?(?:/bin/)?(?:sh|bash|dash|ash|zsh|ksh)")
@@ -31,9 +32,9 @@ _WHERE_IT_WENT = {
     "VOLUME": "to the settings file and its notes",
     "STOPSIGNAL": "to the settings file",
     "HEALTHCHECK": "to the timer that goes with the settings file",
-    "LABEL": "to notes.txt: a machine has no labels",
-    "MAINTAINER": "to notes.txt: a machine has no labels",
-    "ONBUILD": "to notes.txt: it is for Dockerfiles that build upon this one",
+    "LABEL": "to the machine's record: nspawn has no labels",
+    "MAINTAINER": "to the machine's record: nspawn has no labels",
+    "ONBUILD": "to the machine's record: it is for Dockerfiles that build upon this one",
     "SHELL": "into the RUNs that follow",
     "FROM": "to bootstrap.sh",
 }
@@ -54,6 +55,7 @@ class Blocks:
     """The blocks of one stage as they are made, and the functions that they call.
 
     `copies` is what each COPY from the build context brings, in order. `runs`: there is a RUN to set ENV for.
+    `from_none`: one needs the function env_none, of no variables but Docker's.
     """
 
     recipe: Recipe
@@ -64,6 +66,7 @@ class Blocks:
     environment: str = "env_0"
     called: set[str] = field(default_factory=lambda: {"step", "fail"})
     network: bool = False
+    from_none: bool = False
 
     def block(self, step: Step) -> str:
         """The comment and the commands of `step`."""
@@ -97,13 +100,14 @@ class Blocks:
         base = self.environment
         if before.keys() - after.keys():  # a name went away: from the beginning
             base, before = "env_none", {}
+            self.from_none = True
         words = [assignment(key, value) for key, value in after.items() if before.get(key) != value]
         self.environment = name
         return environment_function(name, base, words)
 
     def _guarded(self, step: Step, lines: Sequence[str]) -> list[str]:
         text = quote(one_line(step.instruction.text))
-        place = quote(one_line(f"{step.instruction.file}:{step.instruction.line}"))
+        place = quote(printable(f"{step.instruction.file}:{step.instruction.line}"))
         return [f"if step {step.number} {place} {text}; then", *(f"    {line}" for line in lines), "fi"]
 
     def _workdir(self, step: Workdir) -> list[str]:
@@ -113,7 +117,7 @@ class Blocks:
 
     def _owner(self, text: str | None) -> tuple[list[str], str]:
         """Commands before, and the word for the owner that --chown (or USER) means."""
-        user, group = account(text or "")
+        user, group = owner(text or "")
         numbers = [part for part in (user, group) if part]
         if all(map(str.isdigit, numbers)):
             uid = user or "0"
@@ -126,9 +130,7 @@ class Blocks:
         owner = "'0:0'" if step.origin is None else "''"
         if step.chown is not None:
             before, owner = self._owner(step.chown)
-        # What is in files/ has the modes of --chmod already.
-        mode = step.chmod if step.chmod and step.origin is not None else ""
-        options = f"{owner} {data(mode)} {data(step.destination)}"
+        options = f"{owner} {data(step.chmod or '')} {data(step.destination)}"
         if step.origin is None:
             lines = before
             for archive, brought in groupby(
@@ -146,20 +148,47 @@ class Blocks:
                     lines.append(" ".join(["copy", options, *places]))
             return lines or [":"]
         root = self._root(step.origin)
-        lines = before
-        for source in step.sources:
-            path = "/" + source.lstrip("/")
-            if not re.search(r"[*?\[\\]", path):
-                self.called |= {"copy_from"}
-                lines.append(f"copy_from {root} {options} {data(path)}")
-                continue
-            self.called |= {"copy_matches", "within"}
-            literal, patterns = globs(path)
-            lines.append(f"within {root} {data(literal)}")
-            lines.append(
-                " ".join(["copy_matches", root, options, *(f'"$at"/{pattern}' for pattern in patterns)])
-            )
-        return lines
+        return before + [
+            line for source in step.sources for line in self._copy_from(step, root, options, source)
+        ]
+
+    def _copy_from(self, step: Copy, root: str, options: str, source: str) -> list[str]:
+        """What one source in another tree brings."""
+        path = "/" + source.lstrip("/")
+        pivot, wanted = "/", path
+        if step.parents and "/./" in path:
+            pivot, _, wanted = path.partition("/./")
+        try:
+            but = " ".join(map(quote, expressions(step.exclude)))
+            literal, patterns = globs(path) if is_wild(path) and not step.parents else (path, [])
+        except ValueError as error:
+            raise step.instruction.error(
+                f"a script cannot look for {str(error)[:40]!r}", "build it with docker2nspawn convert instead"
+            ) from None
+        if step.parents:
+            self.called |= {"look_in", "take_only", "put", "copy"}
+            lines = [f"look_in {root} {data(pivot)}"]
+            for expression in expressions([wanted]):
+                lines.append(f"take_only {quote(expression)}")
+                if but:
+                    self.called.add("leave_out")
+                    lines.append(f"leave_out {but}")
+                lines += [f'copy {options} "$new"', 'rm -rf "$new"']
+            return lines
+        if not is_wild(path):
+            self.called.add("copy_but" if but else "copy_from")
+            return [
+                f"copy_but {root} {options} {data(path)} {but}"
+                if but
+                else f"copy_from {root} {options} {data(path)}"
+            ]
+        self.called |= {"look_in", "copy_but", "is_there"} if but else {"look_in", "copy_matches"}
+        found = " ".join(f'"$at"/{pattern}' for pattern in patterns)
+        lines = [f"look_in {root} {data(literal)}"]
+        if not but:
+            return [*lines, f"copy_matches {root} {options} {found}"]
+        lines += [f"for match in {found}; do", '    is_there "$match" || continue']
+        return [*lines, f'    copy_but {root} {options} "${{match#{root}}}" {but}', "done"]
 
     def _root(self, origin: StageSource | ImageSource) -> str:
         return f'"$stages"/{quote(source_label(origin, self.recipe) + "/root")}'
@@ -203,16 +232,12 @@ class Blocks:
         match mount.kind:
             case "bind":
                 self.called |= {"with_bind"}
-                place = self.binds.get((step.number, number), f"{step.number}.{number}")
-                root = f'"$files"/{quote(place)}'
-                path, kind = "''", '"$([ -d "$at" ] && echo dir || echo file)"'
-                prepare = []
                 if mount.origin is not None:
                     root, path = self._root(mount.origin), data("/" + mount.source.lstrip("/"))
-                self.called |= {"within"}
-                prepare = [f"within {root} {path}"]
-                access = "ro" if mount.read_only else "rw"
-                return prepare, ["with_bind", root, path, target, kind, access], []
+                else:
+                    place = self.binds.get((step.number, number), f"{step.number}.{number}")
+                    root, path = f'"$files"/{quote(place)}', "''"
+                return [], ["with_bind", root, path, target, "ro" if mount.read_only else "rw"], []
             case "cache":
                 self.called |= {"with_cache"}
                 name = data(file_name(mount.id or mount.target or ""))
@@ -266,65 +291,32 @@ def environment_function(name: str, base: str, words: Sequence[str]) -> str:
     return "\n".join([f"{name}() {{", " \\\n        ".join([f"    {base}", *words, '"$@"']), "}"])
 
 
-def initial_environment(state: State) -> str:
-    """The functions for no variables but those that Docker always sets, and for `state`. They call `become`."""
-    words = [assignment(name, value) for name, value in _variables(state).items()]
-    path = f"PATH={data(DEFAULT_PATH)}"
-    return "\n".join(
-        [
-            f'env_none() {{ become env -i -- HOME="$home" {path} "$@"; }}',
-            environment_function("env_0", "env_none", words),
-        ]
-    )
+def initial_environment(name: str, state: State) -> str:
+    """The function for the variables of `state`, after those that Docker always sets; it calls `become`."""
+    variables = {"PATH": DEFAULT_PATH, **_variables(state)}
+    words = [assignment(variable, value) for variable, value in variables.items()]
+    return environment_function(name, 'become env -i -- HOME="$home"', words)
 
 
 def account(user: str) -> tuple[str, str]:
-    """USER's or --chown's two parts, numbers as numbers: `root` is 0 where both are numbers, as in BuildKit."""
-    name, _, group = user.partition(":")
-    parts = [_number(name), _number(group)]
-    return parts[0], parts[1]
+    """USER's two parts, numbers as numbers; `root` is one where the other is one too, as in BuildKit."""
+    name, group = owner(user)
+    if name.isdigit() and group.isdigit():
+        return name, group
+    written, _, written_group = user.partition(":")
+    return (written if written == "root" else name, written_group if written_group == "root" else group)
+
+
+def owner(chown: str) -> tuple[str, str]:
+    """The two parts of --chown, numbers as numbers; `root` is one."""
+    name, _, group = chown.partition(":")
+    return _number(name), _number(group)
 
 
 def _number(text: str) -> str:
     if text == "root":
         return "0"
     return str(int(text)) if re.fullmatch(r"\+?[0-9]{1,18}", text) else text
-
-
-def globs(path: str) -> tuple[str, list[str]]:
-    """A wildcard of Go's filepath.Match as shell patterns: the directory above them, and the patterns in it.
-
-    The shell's wildcards leave out names with a dot at their beginning, Go's do not: hence several.
-    """
-    parts = path.strip("/").split("/")
-    first = next(n for n, part in enumerate(parts) if re.search(r"[*?\[\\]", part))
-    patterns = [""]
-    for part in parts[first:]:
-        patterns = [f"{before}/{form}".lstrip("/") for before in patterns for form in _forms(part)]
-    return "/" + "/".join(parts[:first]), patterns[:16]
-
-
-def _forms(part: str) -> list[str]:
-    shell = _shell_pattern(part)
-    if part.startswith("*"):
-        return [shell, f".{shell}"]
-    if part.startswith("?"):
-        return [shell, f".{_shell_pattern(part[1:])}"]
-    return [shell]
-
-
-def _shell_pattern(part: str) -> str:
-    made = []
-    for piece in re.findall(r"\[\^?(?:\\.|[^\]\\])+\]|\\.|[*?]|[^*?\[\\]+|.", part, re.DOTALL):
-        if piece in {"*", "?"}:
-            made.append(piece)
-        elif piece.startswith("[") and len(piece) > 2:
-            inside = piece[1:-1].replace("\\", "")
-            negated = inside.startswith("^")
-            made.append("[" + "!" * negated + re.sub(r"([^A-Za-z0-9-])", r"\\\1", inside[negated:]) + "]")
-        else:
-            made.append(quote(piece.removeprefix("\\") if len(piece) > 1 else piece))
-    return "".join(made)
 
 
 def _variables(state: State) -> dict[str, str]:

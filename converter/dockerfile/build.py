@@ -19,11 +19,12 @@ from converter import interrupt
 from converter.dockerfile.base_images import BaseImages
 from converter.dockerfile.cache import Cache, Layer
 from converter.dockerfile.context import Source
+from converter.dockerfile.making import Surroundings
 from converter.dockerfile.model import ImageSource, Recipe, Stage, StageSource
 from converter.dockerfile.namespace import own_namespace
 from converter.dockerfile.overlay import can_overlay, copy, trees_of
 from converter.dockerfile.running import Running, has_nspawn
-from converter.dockerfile.steps import Surroundings, build_step
+from converter.dockerfile.steps import build_step
 from converter.errors import ConversionError
 from converter.image.model import Image, ImageConfig
 from converter.note import Note
@@ -43,14 +44,18 @@ class StoppedError(Exception):
 class Settings:
     """How it is built.
 
-    `image` takes images from where they are, into its second argument; `bootstrap`: those of known distributions are
-    made here instead, from `mirror`. `secrets` and `agents` are for RUN --mount, by id. `allow`: entitlements, as
-    "security.insecure". `output` gets what a RUN prints, with the stage's label, while it runs; None: it is shown
-    when it fails. `debug_shell`: a shell at the step that fails, on the terminal.
+    `image` takes images from where they are, into its second argument; `made_here`: those are made here instead, from
+    `mirror`, if they are of a known distribution. `identity` is another where an image's name stands for another image
+    than before: the cache has what an image came to by it.
+
+    `secrets` and `agents` are for RUN --mount, by id. `allow`: entitlements, as "security.insecure". `output` gets
+    what a RUN prints, with the stage's label, while it runs; None: it is shown when it fails. `debug_shell`: a shell
+    at the step that fails, on the terminal.
     """
 
     image: Callable[[ImageSource, Path], Image]
     made_here: Callable[[ImageSource], bool] = lambda source: True
+    identity: Callable[[ImageSource], str] = lambda source: source.name
     mirror: str | None = None
     use_cache: bool = True
     pull: bool = False
@@ -93,6 +98,7 @@ class Builder:
             self._spool,
             settings.image,
             made_here=settings.made_here,
+            identity=settings.identity,
             pull=settings.pull,
             mirror=settings.mirror,
             limits=settings.limits,
@@ -184,7 +190,7 @@ class Builder:
             with self._place(places):
                 own_namespace()
                 os.umask(0o022)
-                own = surroundings.with_stages(needed, overlay=can_overlay(self._cache))
+                own = surroundings.with_stages(needed, overlay=can_overlay(self._cache, self._check_stopped))
                 layers: tuple[Layer, ...] = ()
                 if isinstance(stage.base, StageSource):
                     layers = needed[stage.base.index]

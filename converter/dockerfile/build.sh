@@ -7,7 +7,7 @@
 #     --from STEP        go on at that step of the stage that has failed, with its tree as it is
 #     --stages           make the other stages and images only, for mkosi/ or for provision.sh by hand
 #     --nspawn           run the steps in systemd-nspawn, not in a chroot with namespaces of its own; what they leave
-#                        in /run is lost there
+#                        in /run is lost there, and they see this directory at /run/provision
 #     --settings ROOT    put the account of USER, as the tree ROOT has it, into the settings: for a tree made otherwise
 #     --destination DIR  install below DIR instead of /
 #     --help             show this

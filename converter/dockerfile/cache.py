@@ -4,13 +4,16 @@ Below the cache's directory:
 
     layers/KEY/tree       what one step has changed, as overlayfs keeps it: an upper directory
     layers/KEY/meta.json  what it is; its modification time is that of its last use
+    layers/KEY/synced     is there once the layer is known to be on the disk
     layers/.#KEY/         one that is being made: its maker holds the lock locks/KEY
     names/KEY             a link to the layer (its KEY) that something is known to come to without making it
     mounts/ID/            the directories of RUN --mount=type=cache; run_mounts.py
     lock                  builds hold it shared; who removes layers must have it alone
 
-A layer is complete and on the disk before it gets its name, by a rename. One whose maker was killed is told by its
-free lock, and removed by the next build. KEY is 128 bits of a SHA-256 in hex.
+A layer is complete before it gets its name, by a rename. One whose maker was killed is told by its free lock, and
+removed by the next build. To wait for the disk after each step would take long, so that is done once, at the end of
+a build: what is not known to be on the disk counts only until the host is booted again. KEY is 128 bits of a SHA-256
+in hex.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from converter.linux import sync_file_system
 _FORMAT = 1  # a cache of another format is another cache
 _KEY = 32  # hex digits: short, because 100 of them must fit in one page of mount options
 _PARTIAL = ".#"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _POLL = 0.1  # seconds between looks at a lock that another process holds
 
 
@@ -78,12 +82,19 @@ class Cache:
         self._locks = self.directory / "locks"
         for path in (self.directory, self.layers, self.mounts, self._names, self._locks):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._boot = _BOOT.read_text().strip()
+        self._not_synced: set[str] = set()
         self._in_use: BinaryIO = (self.directory / "lock").open("ab")
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
         self._remove_dead()
 
     def close(self) -> None:
-        """From now on layers may be removed."""
+        """Wait until the layers that were made or used are on the disk. From now on layers may be removed."""
+        with contextlib.suppress(OSError):  # then they count until the host is booted again
+            if self._not_synced:
+                sync_file_system(self.layers)
+            for key in self._not_synced:
+                (self.layers / key / "synced").touch()
         self._in_use.close()
 
     def find(self, key: str) -> Layer | None:
@@ -91,6 +102,10 @@ class Cache:
         path = self.layers / key
         try:
             meta = json.loads((path / "meta.json").read_bytes())
+            if not (path / "synced").exists():
+                if meta["boot"] != self._boot:
+                    return None
+                self._not_synced.add(key)
             os.utime(path / "meta.json")
             return Layer(key, None if meta["empty"] else path / "tree", meta["whole"], meta["config"])
         except (FileNotFoundError, ValueError, LookupError, TypeError):
@@ -122,14 +137,14 @@ class Cache:
             path = self.layers / f"{_PARTIAL}{key}"
             making = Making(key, path)
             try:
-                _remove(path)
+                remove(path)
                 path.mkdir(mode=0o700)
                 making.tree.mkdir(mode=0o755)
                 making.tree.chmod(0o755)
                 making.work.mkdir(mode=0o700)
                 yield making
             finally:
-                _remove(path)
+                remove(path)
 
     def complete(
         self,
@@ -142,22 +157,23 @@ class Cache:
     ) -> Layer:
         """Give a layer its name. `instruction` and `parent` tell people what it is. Raises OSError."""
         empty = not whole and not any(making.tree.iterdir()) and not _is_opaque(making.tree)
-        _remove(making.work)
+        remove(making.work)
         meta = {
             "key": making.key,
             "parent": parent,
             "instruction": instruction,
             "created": time.time(),
+            "boot": self._boot,
             "size": _size(making.tree),
             "empty": empty,
             "whole": whole,
             "config": config,
         }
         (making.path / "meta.json").write_text(json.dumps(meta))
-        sync_file_system(self.layers)
         place = self.layers / making.key
-        _remove(place)  # one whose meta.json cannot be read
+        remove(place)  # one that does not count any more
         making.path.rename(place)
+        self._not_synced.add(making.key)
         return Layer(making.key, None if empty else place / "tree", whole, config)
 
     @contextlib.contextmanager
@@ -185,16 +201,20 @@ class Cache:
             os.close(fd)
 
     def _remove_dead(self) -> None:
-        """Remove what killed builds were making."""
-        for path in self.layers.glob(f"{_PARTIAL}*"):
-            lock = self._locks / path.name.removeprefix(_PARTIAL)
+        """Remove what killed builds were making, and their locks."""
+        partial = [path.name.removeprefix(_PARTIAL) for path in self.layers.glob(f"{_PARTIAL}*")]
+        for name in {*partial, *(path.name for path in self._locks.iterdir())}:
+            lock = self._locks / name
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 if _try_lock(fd) and _is_still(fd, lock):
-                    _remove(path)
+                    remove(self.layers / f"{_PARTIAL}{name}")
                     lock.unlink()
             finally:
                 os.close(fd)
+        for link in self._names.glob(f"{_PARTIAL}*"):
+            if not Path("/proc", link.name.split("-")[1]).exists():
+                link.unlink(missing_ok=True)
 
 
 def _try_lock(fd: int) -> bool:
@@ -224,7 +244,7 @@ def _size(tree: Path) -> int:
     return int(done.stdout.split()[0]) if done.stdout else 0
 
 
-def _remove(path: Path) -> None:
-    """By rm(1), which takes any depth."""
+def remove(path: Path) -> None:
+    """Remove whatever is at `path`, by rm(1), which takes any depth."""
     if os.path.lexists(path):
         subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)

@@ -8,9 +8,9 @@ from converter.dockerfile.draft import Draft, clean
 from converter.dockerfile.flags import Flags, flag_error, parse_flags
 from converter.dockerfile.heredocs import find_mark, strip_tabs
 from converter.dockerfile.model import Copy, InlineFile, Instruction
+from converter.dockerfile.modes import is_mode
 
 _OCTAL = re.compile(r"[0-7]+")
-_SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+(?:,[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+)*")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 _URL = re.compile(r"https?://")
 _GIT = re.compile(r"(?:git|ssh)://|https?://[^#?]*\.git(?:#|$)|[\w-]+@[\w.-]+:", re.IGNORECASE)
@@ -54,8 +54,9 @@ def make_copy(draft: Draft, instruction: Instruction) -> Copy:
     inline = _inline(draft, instruction)
     if not add:
         _check_local(instruction, sources)
-    if chmod:
-        _check_mode(instruction, flags, chmod)
+    if chmod and not _is_mode(instruction, flags, chmod):
+        draft.warn(f"{instruction.file}:{instruction.line}: --chmod={chmod} is no mode; Docker ignores it")
+        chmod = ""
     if checksum:
         _check_checksum(instruction, flags, checksum, sources, len(inline))
     origin = flags.find("from")
@@ -118,11 +119,9 @@ def _check_local(instruction: Instruction, sources: list[str]) -> None:
             raise instruction.error("source can't be a URL for COPY", "ADD takes URLs")
 
 
-def _check_mode(instruction: Instruction, flags: Flags, mode: str) -> None:
-    if _OCTAL.fullmatch(mode) and len(mode) < 32 and int(mode, 8) <= 0o7777:
-        return
-    if _SYMBOLIC.fullmatch(mode):
-        return
+def _is_mode(instruction: Instruction, flags: Flags, mode: str) -> bool:
+    if not _OCTAL.fullmatch(mode) or (len(mode) < 32 and int(mode, 8) <= 0o7777):
+        return is_mode(mode)
     flag = flags.find("chmod")
     assert flag is not None
     text = f"invalid chmod parameter: '{mode}'. it should be octal string and between 0 and 07777"

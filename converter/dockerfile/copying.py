@@ -5,6 +5,7 @@ In between it is a Selection, plain data, so that a step whose inputs are known 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from converter.dockerfile.layout import LaidOut, lay_out_items
 from converter.dockerfile.model import Copy, InlineFile
 from converter.dockerfile.modes import is_mode
 from converter.dockerfile.placing import put_all
+from converter.dockerfile.pointing import error_at_flag, error_at_word
 from converter.dockerfile.remote import fetch_url, is_url
 from converter.dockerfile.repository import fetch_repository, parse_repository
 from converter.dockerfile.selecting import select_local
@@ -29,9 +31,10 @@ def select(step: Copy, source: Source, spool: Path) -> Selection:
     it is missing. Raises DockerfileError for a source that is not there, is ignored, or cannot be fetched.
     """
     if step.chmod and not is_mode(step.chmod):
-        raise step.instruction.error(
-            f"--chmod={step.chmod} is no mode", "write it in octal, up to 7777, or like u=rwx,go=rx"
-        )
+        hint = "write it in octal, up to 7777, or like u=rwx,go=rx"
+        raise error_at_flag(step.instruction, "chmod", f"--chmod={step.chmod} is no mode", hint)
+    for text in (*step.sources, step.destination, *(file.name for file in step.inline)):
+        _check_name(step, text)
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     items: list[Item] = []
     notes: list[str] = []
@@ -59,11 +62,23 @@ def select(step: Copy, source: Source, spool: Path) -> Selection:
     return Selection(tuple(items), tuple(notes))
 
 
+def _check_name(step: Copy, text: str) -> None:
+    """No file can be called so."""
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise step.instruction.error(f"{text!r} is not Unicode") from None
+    if b"\0" in encoded:
+        raise step.instruction.error(f"{text!r} has a NUL in it", "no file's name has")
+
+
 def _check_remote(step: Copy, text: str) -> None:
     if not step.add:
-        raise step.instruction.error(f"COPY does not fetch {text!r}", "write ADD instead")
+        raise error_at_word(step.instruction, text, f"COPY does not fetch {text!r}", "write ADD instead")
     if step.checksum and len(step.sources) != 1:
-        raise step.instruction.error("--checksum is for one source", "write an ADD for each")
+        raise error_at_flag(
+            step.instruction, "checksum", "--checksum is for one source", "write an ADD for each"
+        )
 
 
 def _inline(file: InlineFile, place: Path) -> Item:

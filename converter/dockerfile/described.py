@@ -5,8 +5,10 @@ What only the finished tree can tell is assumed, and noted; build.sh looks up th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 
 from converter.dockerfile.bases import Base
 from converter.dockerfile.blocks import account
@@ -94,7 +96,29 @@ def describe(
             Note("adapted", "trust", f"build.sh --install links the settings file from /etc/systemd/nspawn, so that "
                  f"nspawn honours its {', '.join(ignored)}")
         )  # fmt: skip
+    record = f"var/lib/docker2nspawn/machines/{name}.json"
+    files.append(Generated(record, _record(image, assumed, name, notes), 0o600))
     return Described(settings, bool(ignored), tuple(files), assumed.changes, tuple(notes))
+
+
+def _record(image: Image, mapped: Mapped, name: str, notes: Sequence[Note]) -> bytes:
+    """What is kept of every machine, as `convert` writes it."""
+    record = {
+        "version": version("docker2nspawn"),
+        "name": name,
+        "reference": image.source,
+        "source": image.source,
+        "digest": None,
+        "platform": str(image.platform),
+        "systemd": mapped.systemd,
+        "address": mapped.machine.address,
+        "volumes": [],
+        "options": {},
+        "config": asdict(image.config),
+        "container": None,
+        "notes": [asdict(note) for note in notes],
+    }
+    return (json.dumps(record, indent=2) + "\n").encode()
 
 
 def _contents(
@@ -126,12 +150,12 @@ def _facts(config: ImageConfig, base: Base | None, passwd: Sequence[str], group:
 def _assumed(config: ImageConfig, base: Base | None) -> Facts:
     """With root as the base has it, and for another name the account that the first useradd makes."""
     user, wanted = account(config.user)
-    passwd = ["root:x:0:0:root:/root:/bin/sh"] if base is not None else []
+    passwd = ["root:x:0:0:root:/root:/bin/sh"] if base is not None or user == "root" else []
     alpine = base is not None and base.distribution == "alpine"
     group = ["root:x:0:", *(f"g{gid}:x:{gid}:root" for gid in _ALPINE_GROUPS if alpine)]
-    if user and not user.isdigit():
+    if user and user != "root" and not user.isdigit():
         passwd.append(f"{user}:x:{_FIRST_ID}:{_FIRST_ID}::/home/{user}:/bin/sh")
-    if wanted and not wanted.isdigit():
+    if wanted and wanted != "root" and not wanted.isdigit():
         group.append(f"{wanted}:x:{_FIRST_ID}:")
     return _facts(config, base, passwd, group)
 
@@ -140,7 +164,10 @@ def _open(config: ImageConfig, base: Base | None) -> Facts:
     """With marks for all that is not certain."""
     user, wanted = account(config.user)
     user = user or "0"
-    name, uid = ("d2n", user) if user.isdigit() else (user, UID)
+    if user.isdigit():
+        name, uid = "d2n", user
+    else:
+        name, uid = user, "0" if user == "root" else UID
     group = [f"{wanted}:x:{GID}:"] if wanted and not wanted.isdigit() else []
     return _facts(config, base, [f"{name}:x:{uid}:{GID}::{HOME}:/bin/sh"], [f"d2ng:x:{GROUP}:{name}", *group])
 
@@ -149,11 +176,11 @@ def _user_note(user: str, facts: Facts) -> Note:
     name, group = account(user)
     if name.isdigit() and group.isdigit():
         return Note("exact", f"USER {user}", f"uid {name}, gid {group}")
-    if name in {"", "0"} and not group:
+    if name in {"", "0", "root"} and not group:
         return Note("exact", f"USER {user}", "root")
     text = (
         "build.sh looks it up in the tree, and puts its uid, gid, groups and home directory into the settings"
     )
-    if not name.isdigit():
+    if not name.isdigit() and name != "root":
         text += f"; until then they have {_FIRST_ID}, which is what the first useradd or adduser gives"
     return Note("adapted", f"USER {user}", text)

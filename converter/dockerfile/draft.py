@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from converter.dockerfile.model import (
     Step,
 )
 from converter.dockerfile.options import BuildOptions
-from converter.dockerfile.variables import MOST_NAMES, Variables, names_in
+from converter.dockerfile.variables import MOST_NAMES, Variables
 from converter.image.model import ImageConfig, Platform
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -40,8 +40,10 @@ class Draft:
     options: BuildOptions
     global_arguments: dict[str, str | None]
     find: Find
+    warn: Callable[[str], None]
     cmd_set: bool = False
     steps: list[Step] = field(default_factory=list)
+    _places: dict[str, int] | None = None
     _state: State | None = None
 
     @property
@@ -62,8 +64,8 @@ class Draft:
                     f"this stage has more than {MOST_NAMES} variables", "remove some of ENV and ARG"
                 )
             self._state = State(
-                env=tuple(self.variables.env()),
-                args=tuple(self.variables.args()),
+                env=tuple(self.variables.env.values()),
+                args=tuple(self.variables.args.values()),
                 user=self.config.user,
                 working_directory=clean(self.config.working_dir),
                 shell=self.shell,
@@ -74,6 +76,19 @@ class Draft:
         """Change fields of the config."""
         self.config = replace(self.config, **fields)
         self._state = None
+
+    def set_env(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """ENV: a name keeps the place that it has in the config."""
+        env = list(self.config.env)
+        if self._places is None:
+            self._places = {}
+            for at, entry in enumerate(env):
+                self._places.setdefault(entry.partition("=")[0], at)
+        for name, value in pairs:
+            at = self._places.setdefault(name, len(env))
+            env[at : at + 1] = [f"{name}={value}"]
+            self.variables.set_env(name, value)
+        self.change(env=tuple(env))
 
     def touch(self) -> None:
         """The variables have changed."""
@@ -110,8 +125,8 @@ def expansion_error(instruction: Instruction, word: str, error: ExpansionError) 
         before = instruction.text.rfind("\n", 0, at)
         column = at - before if before >= 0 else column + at
     hint = "write \\$ for a dollar sign" if "unsupported modifier" in str(error) else ""
-    if "not allowed" in str(error) and (names := names_in(word)):
-        hint = f"set it with --build-arg {names[0]}=VALUE, or with ARG or ENV above"
+    if error.missing:
+        hint = f"set it by --build-arg {error.missing}=VALUE where it is an ARG, or by ARG or ENV above"
     return DockerfileError(instruction.file, line, column, str(error), hint)
 
 

@@ -20,7 +20,11 @@ _MOST = 64 << 20  # characters of all results of one Dockerfile
 
 
 class ExpansionError(ValueError):
-    """A word that cannot be expanded; the text says why."""
+    """A word that cannot be expanded; the text says why. `missing` is the variable that `${x:?}` wants to be set."""
+
+    def __init__(self, text: str, missing: str = "") -> None:
+        super().__init__(text)
+        self.missing = missing
 
 
 @dataclass
@@ -108,7 +112,8 @@ class _Lexer:
             return self._until("", self.raw_escapes)
         except (ExpansionError, PatternError) as error:
             shown = self.text if len(self.text) <= 80 else f"{self.text[:80]}…"
-            raise ExpansionError(f'failed to process "{shown}": {error}') from None
+            missing = error.missing if isinstance(error, ExpansionError) else ""
+            raise ExpansionError(f'failed to process "{shown}": {error}', missing) from None
 
     def _peek(self) -> str:
         return self.text[self.position : self.position + 1]
@@ -251,7 +256,7 @@ class _Lexer:
             case "?":
                 if value is None or missing:
                     state = "unset" if value is None else "empty"
-                    raise ExpansionError(f"{name}: {word or f'is not allowed to be {state}'}")
+                    raise ExpansionError(f"{name}: {word or f'is not allowed to be {state}'}", name)
                 return value
             case "#" | "%":
                 longest = word.startswith(operator)

@@ -10,7 +10,7 @@ from itertools import islice
 
 from converter.dockerfile.selection import Entry, Item
 from converter.dockerfile.tree import Tree, joined
-from converter.dockerfile.writing import Attributes, attributes_of
+from converter.dockerfile.writing import SMALL, Attributes, attributes_of
 
 _BLOCK = 1 << 20
 _TOGETHER = 256  # files hashed at once, each with a descriptor
@@ -49,22 +49,26 @@ def fingerprint_items(items: Iterable[Item]) -> str:
 def _contents(
     item: Item, tree: Tree, batch: list[tuple[int, Entry]], submit: Callable[..., Future[bytes]]
 ) -> Iterator[tuple[int, Entry, bytes, Attributes]]:
-    """Each entry with the digest of its content and its attributes, the contents read by threads."""
-    found = []
+    """Each entry with the digest of its content and its attributes, large contents read by threads."""
+    found: list[tuple[int, Entry, bytes | Future[bytes], Attributes]] = []
     for number, entry in batch:
         path = joined(item.top, entry.path)
-        directory, name = tree.parent(path) if path else (tree.directory(""), ".")
-        attributes = attributes_of(directory, name, privileged=item.privileged)
-        content = submit(_digest, tree.open(path)) if entry.kind == "file" else None
+        content: bytes | Future[bytes] = b""
+        place: int | bytes = tree.open(path) if entry.kind == "file" else tree.place(path)
+        attributes = attributes_of(place, privileged=item.privileged)
+        if isinstance(place, int):
+            content = _digest(place) if entry.size <= SMALL else submit(_digest, place)
         found.append((number, entry, content, attributes))
     for number, entry, content, attributes in found:
-        yield number, entry, content.result() if content is not None else b"", attributes
+        yield number, entry, content if isinstance(content, bytes) else content.result(), attributes
 
 
 def _digest(fd: int) -> bytes:
     """Of all of a file, which is then closed."""
-    with os.fdopen(fd, "rb", buffering=0) as file:
+    try:
         digest = hashlib.sha256()
-        while block := file.read(_BLOCK):
+        while block := os.read(fd, _BLOCK):
             digest.update(block)
         return digest.digest()
+    finally:
+        os.close(fd)

@@ -104,12 +104,15 @@ def read_ignore_file(name: str, data: bytes) -> Matcher:
             if len(body) > 1:
                 body = body.removeprefix("/")
         column = line.index(stripped[0]) + 1
+        if not body:
+            raise DockerfileError(
+                name, number, column, "'!' takes nothing out again", "write the path after it"
+            )
         try:
             patterns.append(_pattern(f"!{body}" if exception else body, number))
         except BadPattern as error:
-            raise DockerfileError(
-                name, number, column, f"{error}", "write [ as [[] and \\ as \\\\ where they mean themselves"
-            ) from None
+            hint = "write [ as \\[ and \\ as \\\\ where they mean themselves"
+            raise DockerfileError(name, number, column, str(error), hint) from None
     return Matcher(tuple(patterns), name)
 
 
@@ -143,6 +146,7 @@ def _pattern(text: str, line: int) -> Pattern:
 def _compiled(pattern: str) -> Callable[[str], object]:
     """What moby/patternmatcher makes of a pattern: `**` is any number of directories."""
     expression: list[str] = []
+    in_class = False
     wild = suffix = False  # a pattern without wildcards, and `**/literal`, are compared as they stand
     at = number = 0
     while at < len(pattern):
@@ -168,7 +172,9 @@ def _compiled(pattern: str) -> Callable[[str], object]:
                     at += 1
                 wild, suffix = True, False
             elif char in {"[", "]"}:
-                expression.append(char)
+                # Within a class a `[` means itself, which Python's re wants to be said.
+                expression.append("\\[" if char == "[" and in_class else char)
+                in_class = char == "["
                 wild, suffix = True, False
             else:
                 expression.append(f"\\{char}" if char in _ESCAPED else _as_it_is(char))

@@ -142,9 +142,17 @@ def check_lengths(text: str, file: str, escape: str) -> None:
             squares += length * length
             if squares > _MOST_SQUARES:
                 _refuse(text, word.start(), file, "this Dockerfile has words that are too long to be read")
-    for run in re.finditer(rf"(?:[^\n]*?{end}|[ \t]*#[^\n]*\n)++", text):
-        if run.end() - run.start() > MOST_JOINED:
-            _refuse(text, run.start(), file, f"this instruction is longer than {MOST_JOINED >> 10} KiB")
+    start, position, continued = 0, 0, False
+    for line in text.split("\n"):
+        bare = line.strip(" \t\r")
+        if bare.endswith(escape):
+            start = start if continued else position
+            continued = True
+        elif bare and bare[0] != "#":  # comments and empty lines leave an instruction continued
+            continued = False
+        position += len(line) + 1
+        if continued and position - start > MOST_JOINED:
+            _refuse(text, start, file, f"this instruction is longer than {MOST_JOINED >> 10} KiB")
 
 
 def _refuse(text: str, position: int, file: str, what: str) -> None:

@@ -75,9 +75,9 @@ def parse_mount(draft: Draft, instruction: Instruction, flag: Flag) -> Mount:
     origin = draft.find(instruction, flag, given["from"]) if given.get("from") else None
     match kind:
         case "secret":
-            return _secret(place, given)
+            return _secret(place, draft, given)
         case "ssh":
-            return _ssh(place, given)
+            return _ssh(place, draft, given)
         case "bind" | "cache" | "tmpfs":
             return _directory(place, draft, kind, given, origin)
     raise place.error(f'unsupported mount type "{kind}"', near(kind, KINDS) or f"types: {', '.join(KINDS)}")
@@ -178,7 +178,7 @@ def _check_fields(place: _Place, kind: str, given: Mapping[str, Any]) -> None:
         raise place.error(f"invalid cache sharing set for {kind} mount", "remove sharing=")
 
 
-def _secret(place: _Place, given: Mapping[str, Any]) -> Mount:
+def _secret(place: _Place, draft: Draft, given: Mapping[str, Any]) -> Mount:
     target = given.get("target") or ""
     secret = given.get("source") or given.get("id") or posixpath.basename(target.rstrip("/"))
     env = given.get("env")
@@ -188,7 +188,7 @@ def _secret(place: _Place, given: Mapping[str, Any]) -> Mount:
         target = f"/run/secrets/{posixpath.basename(secret.rstrip('/'))}"
     return Mount(
         kind="secret",
-        target=clean(target) if target else None,
+        target=clean(target, draft.state().working_directory) if target else None,
         id=secret,
         required=given.get("required", False),
         mode=given.get("mode"),
@@ -199,10 +199,10 @@ def _secret(place: _Place, given: Mapping[str, Any]) -> Mount:
     )
 
 
-def _ssh(place: _Place, given: Mapping[str, Any]) -> Mount:
+def _ssh(place: _Place, draft: Draft, given: Mapping[str, Any]) -> Mount:
     return Mount(
         kind="ssh",
-        target=clean(given["target"]) if given.get("target") else None,
+        target=clean(given["target"], draft.state().working_directory) if given.get("target") else None,
         id=given.get("id") or "default",
         required=given.get("required", False),
         mode=given.get("mode"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from converter import interrupt
 from converter.errors import ConversionError
-from converter.linux import RENAME_EXCHANGE, rename, sync_file_system
+from converter.linux import RENAME_EXCHANGE, rename
 
 MARKER = ".docker2nspawn"
 """The file that tells a directory of ours, which --force may replace, from others."""
@@ -54,8 +54,7 @@ def staging(output: Path) -> Iterator[Path]:
 
 
 def publish(staged: Path, output: Path) -> None:
-    """Give it its name when all of it is on the disk; what was there goes, but for what the user has put there."""
-    sync_file_system(staged)
+    """Give it its name; what was there goes, but for what the user has put there."""
     if not output.exists() or not any(output.iterdir()):
         staged.rename(output)
         return

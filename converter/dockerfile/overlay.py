@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,21 +31,20 @@ def trees_of(layers: Sequence[Layer]) -> list[Path]:
     return trees
 
 
-def can_overlay(cache: Cache) -> bool:
+def can_overlay(cache: Cache, stopped: Callable[[], None]) -> bool:
     """Can overlayfs have its upper directories in the cache? Needs a mount namespace of one's own."""
-    with tempfile.TemporaryDirectory(prefix=".#probe-", dir=cache.directory) as directory:
-        probe = Path(directory)
+    with cache.making(key_of("probe", os.urandom(16).hex()), stopped) as making:
+        assert making is not None  # nobody else has this key
         for name in ("lower", "upper", "work", "mount"):
-            (probe / name).mkdir()
-        options = f"lowerdir=lower,upperdir=upper,workdir=work,{_OPTIONS}"
+            (making.work / name).mkdir()
         try:
-            with working_directory(probe):
-                mount("overlay", "mount", options)
+            with working_directory(making.work):
+                mount("overlay", "mount", f"lowerdir=lower,upperdir=upper,workdir=work,{_OPTIONS}")
         except OSError as error:
             if error.errno not in _CANNOT:
                 raise
             return False
-        unmount(probe / "mount")
+        unmount(making.work / "mount")
         return True
 
 

@@ -68,10 +68,10 @@ def read(file: Path | str, data: bytes) -> Dockerfile:
     return Dockerfile(name, instructions, directives.escape, directives.syntax, tuple(reader.warnings))
 
 
-def near(wrong: str, right: Sequence[str]) -> str:
-    """The hint that one of `right` may have been meant; "" when none is like it."""
+def near(wrong: str, right: Sequence[str], *, likeness: float = 0.6) -> str:
+    """The hint that one of `right` may have been meant; "" when none is like it. `likeness` is difflib's ratio."""
     lower = {name.lower(): name for name in right}
-    match = difflib.get_close_matches(wrong[:100].lower(), lower, n=1, cutoff=0.6)
+    match = difflib.get_close_matches(wrong[:100].lower(), lower, n=1, cutoff=likeness)
     return f"did you mean {lower[match[0]]}?" if match else ""
 
 
@@ -155,8 +155,12 @@ class _Reader:
         starts = _flag_starts(line.text)
         flags = []
         for index, written in enumerate(command.flags):
-            name, equals, value = _as_written(written).removeprefix("--").partition("=")
             place = line.place(starts[index] if index < len(starts) else 0)
+            try:  # the package takes every byte of a flag for a character of its own
+                whole = written.encode("latin-1").decode()
+            except UnicodeDecodeError as error:
+                raise DockerfileError(self.file, *place, _said(error), _hint(_said(error))) from None
+            name, equals, value = whole.removeprefix("--").partition("=")
             flags.append(Flag(name, value if equals else None, *place))
         return tuple(flags)
 
@@ -265,14 +269,6 @@ def _heredocs(command: dockerfile.Command, line: Line) -> tuple[Heredoc, ...]:
         Heredoc(given.name, given.content, mark.expands, mark.strips_tabs, given.file_descriptor)
         for given, mark in zip(command.heredocs, marks, strict=True)
     )
-
-
-def _as_written(flag: str) -> str:
-    """The package takes every byte of a flag for a character of its own."""
-    try:
-        return flag.encode("latin-1").decode()
-    except UnicodeError:
-        return flag
 
 
 def _flag_starts(text: str) -> list[int]:

@@ -12,7 +12,7 @@ from converter.dockerfile.modes import change_mode
 from converter.dockerfile.selection import Entry, Item
 from converter.dockerfile.tree import Tree, clean, joined
 from converter.dockerfile.unpacking import unpack
-from converter.dockerfile.writing import Writer, attributes_of, copy_content
+from converter.dockerfile.writing import Attributes, Writer, attributes_of, copy_content
 from converter.errors import ConversionError
 
 _ROOT = (0, 0)
@@ -122,7 +122,7 @@ class Copying:
     def _finish_directory(self) -> None:
         path, entry, times_only = self._waiting.pop()
         if times_only:
-            self._writer.set_times(path, (entry.atime, entry.mtime))
+            self._writer.set_times(path, _times(entry))
         else:
             self._finish(path, entry)
 
@@ -139,49 +139,55 @@ class Copying:
             self._writer.make_name(path, self._written[entry.inode])
         elif entry.kind in {"file", "empty"}:
             self._write(path, entry)
+            if entry.inode is not None:
+                self._written[entry.inode] = path
         elif entry.kind == "symlink":
             self._writer.make_link(path, entry.link)
-        elif not self._writer.make_special(path, entry.kind, entry.device):
-            return
-        if entry.inode is not None:
-            self._written.setdefault(entry.inode, path)
-        self._finish(path, entry)
+            self._finish(path, entry)
+        else:
+            self._writer.make_special(path, entry.kind, entry.device)
+            self._finish(path, entry)
 
     def _write(self, path: str, entry: Entry) -> None:
+        """A regular file, whole."""
         file = self._writer.new_file(path)
         try:
+            attributes: Attributes = []
             if entry.kind == "file":
-                source = self._source.open(self._below_top(entry))
+                source = self._source.open(joined(self._item.top, entry.path))
                 try:
                     copy_content(source, file)
+                    attributes = attributes_of(source, privileged=self._item.privileged)
                 finally:
                     os.close(source)
+            self._writer.finish_open(
+                file, self._mode(entry), self._owner_of(entry), _times(entry), attributes
+            )
         finally:
             os.close(file)
 
     def _finish(self, path: str, entry: Entry) -> None:
-        directory, name = self._place(entry)
-        mode = entry.mode
-        if self._step.chmod and entry.kind != "symlink":
-            mode = change_mode(self._step.chmod, mode, directory=entry.kind == "dir")
+        """Give what is no regular file what it gets last."""
+        place = self._source.place(joined(self._item.top, entry.path))
+        attributes = attributes_of(place, privileged=self._item.privileged)
         self._writer.finish(
-            path,
-            entry.kind,
-            mode,
-            self._owner or (entry.uid, entry.gid),
-            (entry.atime, entry.mtime),
-            attributes_of(directory, name, privileged=self._item.privileged),
+            path, entry.kind, self._mode(entry), self._owner_of(entry), _times(entry), attributes
         )
 
-    def _place(self, entry: Entry) -> tuple[int, str]:
-        path = self._below_top(entry)
-        return self._source.parent(path) if path else (self._source.directory(""), ".")
+    def _mode(self, entry: Entry) -> int:
+        if not self._step.chmod or entry.kind == "symlink":
+            return entry.mode
+        return change_mode(self._step.chmod, entry.mode, directory=entry.kind == "dir")
 
-    def _below_top(self, entry: Entry) -> str:
-        return joined(self._item.top, entry.path)
+    def _owner_of(self, entry: Entry) -> tuple[int, int]:
+        return self._owner or (entry.uid, entry.gid)
 
     def _name(self, entry: Entry) -> str:
         return repr(posixpath.join(self._item.name, entry.path).rstrip("/"))
+
+
+def _times(entry: Entry) -> tuple[int, int]:
+    return entry.atime, entry.mtime
 
 
 def _is_below(path: str, directory: str) -> bool:

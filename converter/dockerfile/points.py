@@ -9,19 +9,10 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from converter.errors import ConversionError
 
 _MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
-
-
-@dataclass(frozen=True)
-class MadePoint:
-    """A mount point that was not there: its path in the tree without a leading slash, and its directory's times."""
-
-    path: str
-    times: tuple[int, int]
 
 
 def make_directories(root_fd: int, path: str, owner: tuple[int, int] = (0, 0), mode: int = 0o755) -> str:
@@ -41,25 +32,23 @@ def make_directories(root_fd: int, path: str, owner: tuple[int, int] = (0, 0), m
     return real
 
 
-def make_mount_point(root_fd: int, path: str, *, directory: bool, made: list[MadePoint]) -> str:
-    """The real path, without a leading slash, of what something can be mounted on; when it is new, it is in `made`.
+def make_mount_point(root_fd: int, path: str, *, directory: bool, made: list[str]) -> str:
+    """The real path, without a leading slash, of what something can be mounted on; what is new of it is in `made` too.
 
-    Directories above it are made too, and stay. Raises ConversionError when that cannot be done.
+    Raises ConversionError when that cannot be done.
     """
-    missing: list[MadePoint] = []
+    missing: list[str] = []
 
     def make(part: str) -> None:
-        above = os.stat(part.rpartition("/")[0] or ".", dir_fd=root_fd, follow_symlinks=False)
-        missing.append(MadePoint(part, (above.st_atime_ns, above.st_mtime_ns)))
+        missing.append(part)
         os.mkdir(part, 0o755, dir_fd=root_fd)
         os.chmod(part, 0o755, dir_fd=root_fd)
 
     real = _resolve(root_fd, path, make)
-    if missing:
-        made.append(missing[-1])
-        if not directory:
-            os.rmdir(real, dir_fd=root_fd)
-            os.close(os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=root_fd))
+    made += missing
+    if missing and not directory:
+        os.rmdir(real, dir_fd=root_fd)
+        os.close(os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=root_fd))
     is_directory = stat.S_ISDIR(os.stat(real or ".", dir_fd=root_fd, follow_symlinks=False).st_mode)
     if is_directory != directory:
         kind = "a directory" if is_directory else "no directory"
@@ -69,19 +58,24 @@ def make_mount_point(root_fd: int, path: str, *, directory: bool, made: list[Mad
     return real
 
 
-def remove_mount_points(root_fd: int, made: list[MadePoint]) -> None:
-    """Take out again the mount points that are as they were made: empty. Their directories get their times back."""
-    for point in reversed(made):
+def remove_mount_points(root_fd: int, made: list[str]) -> None:
+    """Take out again what was made for mounts and is empty; the directories that it was in keep their times.
+
+    As BuildKit's MountStubsCleaner does: their times are those of when it was made.
+    """
+    for path in reversed(made):
         with suppress(OSError):  # gone, or in use by now
-            status = os.stat(point.path, dir_fd=root_fd, follow_symlinks=False)
+            directory = path.rpartition("/")[0] or "."
+            above = os.stat(directory, dir_fd=root_fd, follow_symlinks=False)
+            status = os.stat(path, dir_fd=root_fd, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                os.rmdir(point.path, dir_fd=root_fd)
+                os.rmdir(path, dir_fd=root_fd)
             elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
-                os.unlink(point.path, dir_fd=root_fd)
+                os.unlink(path, dir_fd=root_fd)
             else:
                 continue
-            directory = point.path.rpartition("/")[0] or "."
-            os.utime(directory, ns=point.times, dir_fd=root_fd, follow_symlinks=False)
+            times = (above.st_atime_ns, above.st_mtime_ns)
+            os.utime(directory, ns=times, dir_fd=root_fd, follow_symlinks=False)
 
 
 def _resolve(root_fd: int, path: str, make: Callable[[str], None]) -> str:

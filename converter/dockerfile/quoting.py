@@ -55,6 +55,8 @@ def comment(text: str, indent: str = "#   ") -> str:
 
 def printable(text: str) -> str:
     """`text` on one line: what cannot be seen is written as Python escapes it."""
+    if text.isprintable():  # most are, and this is fast
+        return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from converter.dockerfile.model import Copy
+from converter.dockerfile.pointing import error_at_flag, error_at_word
 from converter.dockerfile.selection import Entry, Item
 from converter.dockerfile.unpacking import is_archive
 from converter.errors import ConversionError
@@ -48,16 +49,17 @@ def fetch_url(step: Copy, url: str, place: Path) -> Item:
             time = _time(response.headers.get("Last-Modified"))
             size = _save(response, place / "content", digest)
     except ConversionError as error:
-        raise step.instruction.error(f"cannot fetch {_shown(url)!r}: {error}") from None
+        raise error_at_word(step.instruction, url, f"cannot fetch {_shown(url)!r}: {error}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         if isinstance(error, urllib.error.HTTPError):
             reason = f"{error.code} {error.reason}"
-        raise step.instruction.error(
-            f"cannot fetch {_shown(url)!r}: {reason}", "see whether curl can on this host"
-        ) from None
+        text = f"cannot fetch {_shown(url)!r}: {reason}"
+        raise error_at_word(step.instruction, url, text, "see whether curl can on this host") from None
     if expected and digest.hexdigest() != expected:
-        raise step.instruction.error(
+        raise error_at_flag(
+            step.instruction,
+            "checksum",
             f"{_shown(url)!r} has the digest {algorithm}:{digest.hexdigest()}, not {algorithm}:{expected}",
             "somebody has changed it; look at it before changing --checksum",
         )
@@ -75,9 +77,8 @@ def _checksum(step: Copy) -> tuple[str, str]:
         return "sha256", ""
     match = _DIGEST(step.checksum)
     if match is None or len(match[2]) != _DIGITS[match[1]]:
-        raise step.instruction.error(
-            f"--checksum={step.checksum} is no digest", "write it like sha256:… with 64 digits"
-        )
+        text = f"--checksum={step.checksum} is no digest"
+        raise error_at_flag(step.instruction, "checksum", text, "write it like sha256:… with 64 digits")
     return match[1], match[2]
 
 

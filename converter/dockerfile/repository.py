@@ -66,6 +66,9 @@ def fetch_repository(step: Copy, repository: Repository, place: Path) -> Item:
     commit = git.run("rev-parse", "HEAD").strip()
     if step.checksum and not commit.startswith(step.checksum):
         raise step.instruction.error(f"{repository.url!r} is at the commit {commit}, not {step.checksum}")
+    if keeps:  # as BuildKit: nothing of when and how it was fetched
+        git.run("reflog", "expire", "--all", "--expire=now")
+        (tree / ".git/FETCH_HEAD").unlink(missing_ok=True)
     with View(Source(tree, repository.url, owned=False)) as view:
         top = view.resolve(repository.subdirectory)
         if not view.exists(top) or not stat.S_ISDIR(view.tree.status(top).st_mode):

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import posixpath
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.dockerfile.cache import Cache, key_of
+from converter.dockerfile.cache import Cache, key_of, remove
 from converter.dockerfile.forward import forwarded
 from converter.dockerfile.model import Mount, Run
 from converter.dockerfile.namespace import NODEV, NOEXEC, NOSUID, bind, mount, unmount
 from converter.dockerfile.overlay import copy
-from converter.dockerfile.points import MadePoint, make_mount_point, remove_mount_points
-from converter.errors import ConversionError
+from converter.dockerfile.points import make_mount_point, remove_mount_points
 
 HOSTNAME = "buildkitsandbox"  # what BuildKit calls every container
 _HOSTS = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -74,15 +72,13 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
     scratch.mkdir(mode=0o700)
     binds: list[Bind] = []
     environment: list[str] = []
-    agents = 0
+    agents = itertools.count()
     with contextlib.ExitStack() as stack:
         own = scratch / "own"
         own.mkdir(mode=0o755)
         mount("tmpfs", own, "mode=0755", NOSUID | NODEV)  # secrets are never on a disk
         stack.callback(unmount, own)
-        binds += _name_service(own)
-        if step.script is not None:
-            binds.append(_script(step, own))
+        always = [*_name_service(own), *([_script(step, own)] if step.script is not None else [])]
         for number, option in enumerate(step.mounts):
             place = scratch / str(number)
             place.mkdir(mode=0o755)
@@ -99,28 +95,10 @@ def prepared(step: Run, cache: Cache, scratch: Path, given: Given) -> Iterator[P
                 case "secret":
                     _secret(step, option, own / f"secret-{number}", given, binds, environment)
                 case "ssh":
-                    if (agent := given.agents.get(option.id or "default")) is None:
-                        if option.required:
-                            raise step.instruction.error(
-                                f"no ssh agent {option.id or 'default'!r} is forwarded", "give one with --ssh"
-                            )
-                        continue
-                    target = option.target or f"/run/buildkit/ssh_agent.{agents}"
-                    agents += 1
-                    socket = stack.enter_context(
-                        forwarded(
-                            agent,
-                            place,
-                            owner=(option.uid or 0, option.gid or 0),
-                            mode=0o600 if option.mode is None else option.mode,
-                        )
-                    )
-                    binds.append(Bind(socket, posixpath.join(step.state.working_directory, target)))
-                    if agents == 1:
-                        environment.append(f"SSH_AUTH_SOCK={target}")
-        # What is mounted deeper comes later, as BuildKit sorts them.
+                    _agent(step, option, place, next(agents), given, stack, binds, environment)
+        # As BuildKit sorts them: its own first, which others may hide, and what is mounted deeper later.
         binds.sort(key=lambda each: len(each.target))
-        yield Prepared(tuple(binds), tuple(environment))
+        yield Prepared((*always, *binds), tuple(environment))
 
 
 @contextlib.contextmanager
@@ -129,7 +107,7 @@ def applied(binds: Sequence[Bind], root: Path) -> Iterator[None]:
 
     Raises ConversionError when one cannot be made.
     """
-    made: list[MadePoint] = []
+    made: list[str] = []
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     places: list[Path] = []
     try:
@@ -230,6 +208,29 @@ def _secret(
         binds.append(Bind(path, target, read_only=True, flags=flags))
 
 
+def _agent(
+    step: Run,
+    option: Mount,
+    place: Path,
+    number: int,
+    given: Given,
+    stack: contextlib.ExitStack,
+    binds: list[Bind],
+    environment: list[str],
+) -> None:
+    target = option.target or f"/run/buildkit/ssh_agent.{number}"
+    if number == 0:  # also when there is no agent
+        environment.append(f"SSH_AUTH_SOCK={target}")
+    name = option.id or "default"
+    if (agent := given.agents.get(name)) is not None:
+        mode = 0o600 if option.mode is None else option.mode
+        owner = (option.uid or 0, option.gid or 0)
+        socket = stack.enter_context(forwarded(agent, place, owner=owner, mode=mode))
+        binds.append(Bind(socket, posixpath.join(step.state.working_directory, target)))
+    elif option.required:
+        raise step.instruction.error(f"no ssh agent {name!r} is forwarded", "give one with --ssh")
+
+
 def _cached(
     step: Run, option: Mount, cache: Cache, place: Path, given: Given, stack: contextlib.ExitStack
 ) -> Bind:
@@ -241,8 +242,9 @@ def _cached(
     target = _target(step, option)
     identity = key_of("cache mount", option.id or target, origin)
     directory = stack.enter_context(_locked(cache, identity, option.sharing, given.stopped))
-    if not (directory / "tree").is_dir():
-        _make_cache(directory, option, seed)
+    with cache.locked(f"mount-{directory.name}", given.stopped):
+        if not (directory / "tree").is_dir():
+            _make_cache(directory, option, seed)
     with contextlib.suppress(OSError):
         os.utime(directory)
     return Bind(directory / "tree", target, read_only=option.read_only)
@@ -274,19 +276,16 @@ def _locked(cache: Cache, identity: str, sharing: str, stopped: Callable[[], Non
 
 
 def _make_cache(directory: Path, option: Mount, seed: Path | None) -> None:
-    making = Path(tempfile.mkdtemp(prefix=".#", dir=directory))
-    try:
-        of_its_own = option.source.strip("/") == "" and (option.mode, option.uid, option.gid) != (None,) * 3
-        if seed is not None and seed.is_dir() and not of_its_own:
-            copy([seed], making)
-            status = seed.stat()
-            os.chown(making, status.st_uid, status.st_gid)
-            making.chmod(status.st_mode & 0o7777)
-        else:
-            os.chown(making, option.uid or 0, option.gid or 0)
-            making.chmod(0o755 if option.mode is None else option.mode & 0o7777)
-        making.rename(directory / "tree")
-    except OSError as error:
-        shutil.rmtree(making, ignore_errors=True)
-        if not (directory / "tree").is_dir():  # else another build was faster
-            raise ConversionError(f"cannot make a cache for {option.target}: {error.strerror}") from None
+    making = directory / ".#tree"
+    remove(making)
+    making.mkdir(mode=0o700)
+    of_its_own = option.source.strip("/") == "" and (option.mode, option.uid, option.gid) != (None,) * 3
+    if seed is not None and seed.is_dir() and not of_its_own:
+        copy([seed], making)
+        status = seed.stat()
+        os.chown(making, status.st_uid, status.st_gid)
+        making.chmod(status.st_mode & 0o7777)
+    else:
+        os.chown(making, option.uid or 0, option.gid or 0)
+        making.chmod(0o755 if option.mode is None else option.mode & 0o7777)
+    making.rename(directory / "tree")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -33,12 +34,39 @@ _PATIENCE = 10  # seconds that a program has to end
 _TREE = "tree"  # the image's root, in the one that nspawn starts
 _LAUNCHER = "launch"
 _DEVICES = (("full", 7), ("null", 3), ("random", 8), ("tty", None), ("urandom", 9), ("zero", 5))
-_OPEN_FILES = 1048576  # Docker's limit
+_OPEN_FILES = (1024, 524288)
 # The launcher has to move into the tree; without CAP_SYS_ADMIN, which it gives up, nobody can use these calls.
 _OF_LAUNCHER = frozenset({"mount", "pivot_root", "umount2"})
 _OTHER_MOUNT_CALLS = frozenset(
     {"fsconfig", "fsmount", "fsopen", "fspick", "mount_setattr", "move_mount", "open_tree", "umount"}
 )
+# Run by the host's shell in the new namespaces. The launcher takes /proc, /sys and /dev along when it moves into the
+# tree: a root that was only changed (chroot) could be left again.
+_IN_NAMESPACES = """set -e
+hostname "$1"
+tree=$2
+shift 2
+mount -t proc -o nosuid,nodev,noexec proc /proc
+"""
+# What Docker lets nobody write to or see.
+_PROTECTED = """mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$tree/sys"
+mount --rbind "$tree/sys" /sys
+for path in /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger; do
+    [ -e "$path" ] || continue
+    mount --bind "$path" "$path"
+    mount -o remount,bind,ro,nosuid,nodev,noexec "$path"
+done
+for path in /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug /proc/timer_list /proc/timer_stats; do
+    [ ! -e "$path" ] || mount --bind /dev/null "$path"
+done
+for path in /proc/acpi /proc/asound /proc/scsi /sys/firmware; do
+    [ ! -d "$path" ] || mount -t tmpfs -o ro tmpfs "$path"
+done
+"""
+_LOOPBACK = "ip link set lo up\n"
+_START = """mount --rbind "$tree/dev" /dev
+exec /dev/.launch "$@"
+"""
 _libc = ctypes.CDLL(None)
 
 
@@ -132,11 +160,11 @@ def run(
             shell.mkdir(mode=0o755)
             mount("tmpfs", shell, "mode=0755")
             stack.callback(unmount, shell)
-            _write_launcher(shell / _LAUNCHER)
+            write_launcher(shell / _LAUNCHER)
             (shell / _TREE).mkdir()
             (shell / "usr").mkdir()
             bind(tree, shell / _TREE)
-            command = _nspawn_command(program, shell, binds, terminal=output is None)
+            command = nspawn_command(program, shell, binds, terminal=output is None)
             _hide_nspawns_directory()
             stack.callback(unmount, "/run/systemd/nspawn")
         # nspawn's container outlives an nspawn that is killed, and ends with one that is asked to end; unshare takes no
@@ -152,14 +180,16 @@ def _wait(
         with running.started(command, ending=ending, env=environment) as process:
             return _status(process.wait())
     options: dict[str, Any] = {
-        "stdin": subprocess.DEVNULL,
+        "stdin": subprocess.PIPE,
         "stdout": subprocess.PIPE,
         "stderr": subprocess.STDOUT,
     }
     with running.started(
         command, ending=ending, env=environment, start_new_session=True, **options
     ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.close()  # there is nothing to read, and it is a pipe in Docker too
         while data := os.read(process.stdout.fileno(), 1 << 16):
             output(data)
         return _status(process.wait())
@@ -184,7 +214,8 @@ def _make_own_directories(tree: Path, program: Program) -> None:
         os.close(root_fd)
 
 
-def _write_launcher(path: Path) -> None:
+def write_launcher(path: Path) -> None:
+    """The launcher for this host as a new file."""
     launcher = launcher_for(this_platform().architecture)
     if launcher is None:
         raise ConversionError(f"nothing can be built on {this_platform()}: there is no launcher for it")
@@ -214,7 +245,8 @@ def _launch(program: Program, root: str | None) -> list[str]:
     return list(arguments[1:])
 
 
-def _nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, terminal: bool) -> list[str]:
+def nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, terminal: bool) -> list[str]:
+    """The command line that starts `program` in the tree below `shell`, where the launcher lies."""
     # The launcher needs CAP_SYS_ADMIN for its move; it leaves the program the capabilities that it is to have.
     more, fewer = nspawn_capabilities(_capabilities(program) | {"CAP_SYS_ADMIN"})
     command = [
@@ -250,11 +282,12 @@ def _nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, ter
     return [*command, "--", f"/{_LAUNCHER}", *_launch(program, f"/{_TREE}")]
 
 
-def _open_files() -> int:
-    import resource
-
+def _open_files() -> str:
+    """The limits of a build's container: those that dockerd has from systemd, as far as we may give them."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if hard == resource.RLIM_INFINITY or hard > _OPEN_FILES[1]:
+        hard = _OPEN_FILES[1]
+    return f"{min(_OPEN_FILES[0], hard)}:{hard}"
 
 
 def _escaped(path: str) -> str:
@@ -287,13 +320,10 @@ def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -
     ):
         (dev / name).mkdir()
         mount(kind, dev / name, options, NOSUID | NOEXEC)
-    if program.insecure:
-        bind("/sys", tree / "sys")
-    else:
-        mount("sysfs", tree / "sys", "", NOSUID | NODEV | NOEXEC | 1)
-    stack.callback(unmount, tree / "sys")
-    _write_launcher(dev / ".launch")
+    write_launcher(dev / ".launch")
     return [
+        "prlimit",
+        f"--nofile={_open_files()}",
         "unshare",
         "--fork",
         "--pid",
@@ -304,12 +334,16 @@ def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -
         *([] if program.network else ["--net"]),
         "sh",
         "-c",
-        # The host name and /proc are of the new namespaces.
-        'hostname "$1" && mount -t proc -o nosuid,nodev,noexec proc "$2/proc" && shift 2 && exec chroot "$@"',
+        "".join(
+            (
+                _IN_NAMESPACES,
+                "" if program.network else _LOOPBACK,
+                "" if program.insecure else _PROTECTED,
+                _START,
+            )
+        ),
         "sh",
         HOSTNAME,
         str(tree),
-        str(tree),
-        "/dev/.launch",
-        *_launch(program, None),
+        *_launch(program, str(tree)),
     ]

@@ -101,7 +101,9 @@ def provision(
     bodies = [blocks.block(step) for step in stage.steps]
     user, group = account(state.user)
     library = functions({*blocks.called, "account"}, network=blocks.network)
-    setting = [f"user={data(user)} group={data(group)}", f"dir={data(state.working_directory)}", "home=/"]
+    setting = [f"user={data(user)} group={data(group)}"]
+    if runs or "directory" in blocks.called:
+        setting.append(f"dir={data(state.working_directory)}")
     if blocks.network:
         setting.append("network=''")
     parts = [
@@ -128,7 +130,8 @@ def provision(
         "",
         f"# {_from(stage)}",
         *setting,
-        *([initial_environment(state)] if runs else []),
+        *([initial_environment("env_none", State())] if blocks.from_none else []),
+        *([initial_environment("env_0", state)] if runs else []),
         "",
         "\n\n".join(bodies),
         "",

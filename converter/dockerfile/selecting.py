@@ -11,11 +11,13 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from converter.dockerfile.context import Seen, View
-from converter.dockerfile.ignore import Matched, Matcher, matcher
+from converter.dockerfile.ignore import Matched, Matcher, Pattern, matcher
 from converter.dockerfile.model import Copy
+from converter.dockerfile.pointing import error_at_word
 from converter.dockerfile.selection import Entry, Item, entry
 from converter.dockerfile.tree import clean
 from converter.dockerfile.unpacking import is_archive
@@ -39,7 +41,7 @@ def select_local(step: Copy, view: View, source: str) -> Iterator[Item]:
             if not has_wildcards(f"{source}/{pattern}"):
                 _required(step, view, clean(f"{source}/{pattern}"), source)
     except BadPattern as error:
-        raise step.instruction.error(str(error), "write [ as [[]") from None
+        raise error_at_word(step.instruction, source, str(error), "write [ as [[]") from None
     for path in _found(step, view, clean(source)):
         yield _item(step, view, path, included, excluded)
 
@@ -61,7 +63,7 @@ def _found(step: Copy, view: View, source: str) -> Iterator[str]:
     try:
         compiled = compile_pattern(pattern)
     except BadPattern as error:
-        raise step.instruction.error(str(error), "write [ as [[]") from None
+        raise error_at_word(step.instruction, source, str(error), "write [ as [[]") from None
     directory = view.resolve(base)
     if not view.exists(directory):
         raise _missing(step, view, base, source)
@@ -182,30 +184,30 @@ class _Filter:
 
 def _missing(step: Copy, view: View, path: str, source: str) -> Exception:
     """The error that a source is not there, and why that may be."""
-    name = view.source.name
-    text = f"{source!r} is not in {name}"
+    name, root = view.source.name, view.source.root
+    text, hint = f"{source!r} is not in {name}", f"it would be {root}/{path}"
     directory, _, wanted = path.rpartition("/")
-    pattern = view.ignored_by(path)
-    if pattern is not None and view.source.ignore is not None and view.tree.find(path) is not None:
-        ignore = view.source.ignore
-        return step.instruction.error(
-            f"{path!r} is kept out of {name} by {ignore.file}:{pattern.line}",
-            f"its pattern is {str(pattern)!r}; add the line '!{path}' to have it",
-        )
-    outside = any(clean(written) == path and ".." in written.split("/") for written in step.sources)
-    if outside:
-        return step.instruction.error(text, f"'..' does not lead out of {name}; move the file into it")
     real = view.resolve(path)
-    if real != clean(path):
-        return step.instruction.error(text, f"a link leads to {real!r}, and no link leads out of {name}")
-    try:
-        names = view.tree.names(view.resolve(directory))[:_NAMES_LOOKED_AT]
-    except OSError:
-        return step.instruction.error(text, f"neither is the directory {directory!r}")
-    near = difflib.get_close_matches(wanted, names, 1, 0.7)
-    hint = (
-        f"is {posixpath.join(directory, near[0])!r} meant?"
-        if near
-        else f"it would be {view.source.root}/{path}"
-    )
-    return step.instruction.error(text, hint)
+    ignore = view.source.ignore
+    pattern = _hidden_by(view, path) or _hidden_by(view, real)
+    if pattern is not None and ignore is not None:
+        text = f"{path!r} is kept out of {name} by {ignore.file}:{pattern.line}"
+        hint = f"its pattern is {str(pattern)!r}; add the line '!{real}' to have it"
+    elif any(clean(written) == path and ".." in written.split("/") for written in step.sources):
+        hint = f"'..' does not lead out of {name}; move the file into it"
+    elif real != path:
+        hint = f"a link leads to {real!r}, and no link leads out of {name}"
+    else:
+        with suppress(OSError):
+            names = view.tree.names(view.resolve(directory))[:_NAMES_LOOKED_AT]
+            if near := difflib.get_close_matches(wanted, names, 1, 0.7):
+                hint = f"is {posixpath.join(directory, near[0])!r} meant?"
+    words = (word for word in step.sources if clean(word) in {path, clean(source)})
+    return error_at_word(step.instruction, next(words, source), text, hint)
+
+
+def _hidden_by(view: View, path: str) -> Pattern | None:
+    """The pattern that keeps a file out that is there otherwise."""
+    with suppress(OSError):
+        return view.ignored_by(path) if view.tree.find(path) is not None else None
+    return None

@@ -26,19 +26,7 @@ def _pairs(draft: Draft, instruction: Instruction) -> list[tuple[str, str]]:
 
 
 def _env(draft: Draft, instruction: Instruction) -> None:
-    env = list(draft.config.env)
-    places: dict[str, int] = {}
-    for at, entry in enumerate(env):
-        places.setdefault(entry.partition("=")[0], at)
-    for name, value in _pairs(draft, instruction):
-        entry = f"{name}={value}"
-        if name in places:
-            env[places[name]] = entry
-        else:
-            places[name] = len(env)
-            env.append(entry)
-        draft.variables.set_env(name, value)
-    draft.change(env=tuple(env))
+    draft.set_env(_pairs(draft, instruction))
 
 
 def _argument(draft: Draft, instruction: Instruction) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 _FUNCTIONS: dict[str, str] = {}
 _ONLY_NETWORK = re.compile(r"^.* #\[network\]\n", re.MULTILINE)
@@ -28,18 +29,17 @@ def functions(called: Iterable[str], *, network: bool = False) -> str:
         name = waiting.pop()
         if name not in wanted:
             wanted.add(name)
-            body = _FUNCTIONS[name]
-            waiting += [
-                other for other in _FUNCTIONS if re.search(rf"(?<![\w/$-]){other}(?![\w-])", _code(body))
-            ]
+            waiting += _called_by(name)
     text = "\n".join(text for name, text in _FUNCTIONS.items() if name in wanted)
     return re.sub(r" #\[network\]$", "", text, flags=re.MULTILINE) if network else _ONLY_NETWORK.sub("", text)
 
 
-def _code(text: str) -> str:
-    """Without comments and messages, which name no function to call."""
-    text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
-    return re.sub(r'fail ".*?"', "fail", text)
+@cache
+def _called_by(name: str) -> tuple[str, ...]:
+    """The functions that a function calls; comments and messages call none."""
+    code = re.sub(r"^\s*#.*$", "", _FUNCTIONS[name], flags=re.MULTILINE)
+    words = set(re.findall(r"(?<![\w/$-])[a-z_]+(?![\w-])", re.sub(r'fail ".*?"', "fail", code)))
+    return tuple(other for other in _FUNCTIONS if other in words)
 
 
 _function(r"""
@@ -171,8 +171,23 @@ _function(r"""
 become() {
     if [ -n "$root" ]; then
         chroot --userspec=0:0 / true 2>/dev/null || fail '--root needs root, and chroot of coreutils'
-        [ "$dir" = / ] || set -- /bin/sh -c 'cd -- "$1" && shift && exec "$@"' sh "$dir" "$@"
-        set -- chroot --userspec="$uid:$gid" --groups="$groups" "$root" "$@"
+        if [ "$dir" = / ]; then # then nothing is needed in the tree but the program: chroot between env and it
+            rest=$(($# - words))
+            while [ "$rest" -gt 0 ]; do
+                set -- "$@" "$1"
+                shift
+                rest=$((rest - 1))
+            done
+            set -- "$@" "$(command -v chroot)" --userspec="$uid:$gid" --groups="$groups" "$root"
+            while [ "$rest" -lt "$words" ]; do
+                set -- "$@" "$1"
+                shift
+                rest=$((rest + 1))
+            done
+        else
+            set -- /bin/sh -c 'cd -- "$1" && shift && exec "$@"' sh "$dir" "$@"
+            set -- chroot --userspec="$uid:$gid" --groups="$groups" "$root" "$@"
+        fi
     elif [ "$(id -u):$(id -g):$(id -G)" = "$uid:$gid:$(echo "$groups" | tr , ' ')" ]; then
         : # as we are
     elif setpriv --reuid="$uid" --regid="$gid" --groups="$groups" true 2>/dev/null; then
@@ -198,6 +213,7 @@ run() {
     account "$user" "$group"
     within "$root" "$dir"
     [ -d "${at:-/}" ] || mkdir -p -- "$at"
+    words=$(($# - 1))
     (cd -- "${at:-/}" && "$@") </dev/null
 }
 """)
@@ -243,17 +259,77 @@ copy_from() {
 """)
 
 _function(r"""
-# copy_matches ROOT OWNER MODE DESTINATION FOUND…: the same for what a wildcard has found: full paths, some of nothing.
+# look_in ROOT DIRECTORY: sets $at to where it lies.
+look_in() {
+    within "$1" "$2"
+    [ -e "${at:-/}" ] || fail "$2 is not there to copy from"
+}
+""")
+
+_function(r"""
+# copy_matches ROOT OWNER MODE DESTINATION FOUND…: the same for what a wildcard has found: full paths, if it has.
 copy_matches() {
-    tree=$1 owner=$2 mode=$3 to=$4 any=''
+    tree=$1 owner=$2 mode=$3 to=$4
     shift 4
     for match; do
-        case ${match##*/} in . | ..) continue ;; esac
-        [ -e "$match" ] || [ -L "$match" ] || continue
-        any=yes
+        is_there "$match" || continue
         copy_from "$tree" "$owner" "$mode" "$to" "${match#"$tree"}"
     done
-    [ -n "$any" ] || fail 'there is nothing to copy of that name'
+}
+""")
+
+_function(r"""
+# is_there PATH: is PATH, which a wildcard has left, anything to copy?
+is_there() {
+    case ${1##*/} in . | ..) return 1 ;; esac
+    [ -e "$1" ] || [ -L "$1" ]
+}
+""")
+
+_function(r"""
+# copy_but ROOT OWNER MODE DESTINATION PATH REGEX…: as copy_from, but of a directory nothing that a REGEX matches.
+copy_but() {
+    within "$1" "$5"
+    if [ -d "${at:-/}" ]; then
+        new=$(mktemp -d "$root/.copied-XXXXXX")
+        cp -a "$at/." "$new"
+        to=$4 owner=$2 mode=$3
+        shift 5
+        leave_out "$@"
+        put "$new" ''
+        rm -rf "$new"
+    else
+        copy_from "$1" "$2" "$3" "$4" "$5"
+    fi
+}
+""")
+
+_function(r"""
+# take_only REGEX: makes the directory $new, with what REGEX matches in $at, and the directories on the way to it.
+take_only() {
+    new=$(mktemp -d "$root/.copied-XXXXXX")
+    (cd "${at:-/}" && find . -regex "$1" -prune -exec sh -c '
+        for path; do
+            rest=${path#./} above=.
+            while [ "$rest" != "${rest#*/}" ]; do
+                above=$above/${rest%%/*} rest=${rest#*/}
+                [ ! -d "$0/$above" ] || continue
+                mkdir "$0/$above"
+                chown "$(stat -c %u:%g "$above")" "$0/$above"
+                chmod "$(stat -c %a "$above")" "$0/$above"
+            done
+            cp -a "$path" "$0/$above/"
+        done
+    ' "$new" '{}' +)
+}
+""")
+
+_function(r"""
+# leave_out REGEX…: removes from the directory $new what a REGEX matches.
+leave_out() {
+    for regex; do
+        (cd "$new" && find . ! -path . -regex "$regex" -prune -exec rm -rf '{}' +)
+    done
 }
 """)
 
@@ -361,19 +437,33 @@ release() {
 """)
 
 _function(r"""
-# with_bind ROOT PATH TARGET KIND ACCESS COMMAND…: COMMAND with PATH of the tree ROOT at TARGET.
+# with_bind ROOT PATH TARGET ACCESS COMMAND…: COMMAND with PATH of the tree ROOT at TARGET; with rw a copy of it.
 with_bind() (
-    hold "$3" "$4"
     within "$1" "$2"
-    [ -e "$at" ] || fail "$2 is not there to mount"
-    if [ "$5" = rw ] && [ -d "$at" ]; then
-        mount -t tmpfs -o mode=755 tmpfs "$point"
-        cp -a "$at/." "$point"
+    from=${at:-/}
+    [ -e "$from" ] || fail "$2 is not there to mount"
+    if [ ! -d "$from" ]; then
+        hold "$3" file
+        if [ "$4" = rw ]; then
+            kept=$(mktemp)
+            cp -a "$from" "$kept"
+            mount -o bind "$kept" "$point"
+            rm "$kept"
+        else
+            mount -o bind "$from" "$point"
+            mount -o remount,bind,ro "$point"
+        fi
     else
-        mount -o bind "$at" "$point"
-        mount -o remount,bind,ro "$point"
+        hold "$3" dir
+        if [ "$4" = rw ]; then
+            mount -t tmpfs -o mode=755 tmpfs "$point"
+            cp -a "$from/." "$point"
+        else
+            mount -o bind "$from" "$point"
+            mount -o remount,bind,ro "$point"
+        fi
     fi
-    shift 5
+    shift 4
     "$@"
 )
 """)

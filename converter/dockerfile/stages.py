@@ -249,6 +249,7 @@ class _Evaluation:
             expander=self.expander,
             options=self.options,
             global_arguments=self.global_arguments,
+            warn=self.warnings.append,
             find=lambda instruction, flag, name: self._find(part.index, instruction, flag, name),
         )
 
@@ -316,7 +317,7 @@ class _Evaluation:
             return StageSource(found)
         if name != SCRATCH:
             self._check_image(instruction, flag, name, name)
-            if hint := near(name, self._stage_names(index)):
+            if hint := near(name, self._stage_names(index), likeness=0.8):
                 text = f'"{name}" is no stage, so it is taken for an image'
                 self.warnings.append(f"{instruction.file}:{instruction.line}: {text}; {hint}")
         return ImageSource(name, self._foreign(None))

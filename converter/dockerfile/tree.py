@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -11,9 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from converter.rootfs.tar import PATH_MAX
+
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS_MAX = 255  # as in github.com/containerd/continuity fs.RootPath, which BuildKit calls
 _MOST_OPEN = 64
+_LONG = 200  # characters from which on a path's length is looked at
 
 
 class Tree:
@@ -64,9 +68,18 @@ class Tree:
         return fd
 
     def parent(self, path: str) -> tuple[int, str]:
-        """The directory that `path`, which is not the root, is in, and its name there. Raises OSError."""
+        """The directory that `path`, which is not the root, is in, and its name there.
+
+        Raises OSError, also for a path that is longer than Linux takes."""
+        if len(path) > _LONG and len(os.fsencode(path)) >= PATH_MAX:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), f"{path[:_LONG]}…")
         above, _, name = path.rpartition("/")
         return self.directory(above), name
+
+    def place(self, path: str) -> bytes:
+        """A path by which system calls that take no descriptor find it, while its directory is open. Raises OSError."""
+        fd, name = self.parent(path) if path else (self._root, ".")
+        return b"/proc/self/fd/%d/%s" % (fd, os.fsencode(name))
 
     def status(self, path: str) -> os.stat_result:
         """lstat(2). Raises OSError."""

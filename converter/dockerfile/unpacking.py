@@ -130,7 +130,7 @@ class _Unpacking:
                     raise ConversionError(f"the layer goes through the link {here!r}, which leads nowhere")
 
     def _make(self, path: str, entry: Entry, *, merged: bool) -> bool:
-        """False: there is nothing, as without root there are no devices."""
+        """False: it is a device, and we may make none: as Docker, go on without it."""
         match entry.kind:
             case "dir":
                 if not merged:
@@ -146,7 +146,10 @@ class _Unpacking:
             case "hardlink":
                 self._writer.make_name(path, self._place(clean(os.fsdecode(entry.link)), make=False))
             case _:
-                return self._writer.make_special(path, entry.kind, os.makedev(*entry.device))
+                try:
+                    self._writer.make_special(path, entry.kind, os.makedev(*entry.device))
+                except PermissionError:
+                    return False
         return True
 
     def _fill(self, file: int, entry: Entry) -> None:

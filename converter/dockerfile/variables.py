@@ -7,7 +7,7 @@ and in those that are made from it, while the image keeps the ENV.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from converter.dockerfile.options import BuildOptions
@@ -21,39 +21,34 @@ _NAME = re.compile(r"\$\{?([^\W\d]\w*)")
 
 @dataclass
 class Variables:
-    """The variables of one stage; `values` holds ENV and ARG, `arguments` says which of them are ARG."""
+    """The variables of one stage: all by name in `values`, and as pairs in `env` and `args`, a name only in one."""
 
     values: dict[str, str] = field(default_factory=dict)
-    arguments: set[str] = field(default_factory=set)
+    env: dict[str, tuple[str, str]] = field(default_factory=dict)
+    args: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def set_env(self, name: str, value: str) -> None:
         """ENV, or what the base image has."""
-        self.values.pop(name, None)  # BuildKit puts what is set again at the end
-        self.values[name] = value
-        self.arguments.discard(name)
+        self._set(self.env, name, value)
 
     def set_argument(self, name: str, value: str | None) -> None:
         """ARG; without a value it is only declared."""
         if value is not None and name not in _NOT_ENVIRONMENT:
-            self.values.pop(name, None)
-            self.values[name] = value
-            self.arguments.add(name)
+            self._set(self.args, name, value)
+
+    def _set(self, pairs: dict[str, tuple[str, str]], name: str, value: str) -> None:
+        self.env.pop(name, None)  # BuildKit puts what is set again at the end
+        self.args.pop(name, None)
+        self.values[name] = value
+        pairs[name] = (name, value)
 
     def inherited(self, env: Iterable[str]) -> Variables:
         """What a stage made from this one begins with, `env` being what its image has."""
-        begun = Variables(dict(self.values), set(self.arguments))
+        begun = Variables(dict(self.values), dict(self.env), dict(self.args))
         for entry in env:
             name, _, value = entry.partition("=")
             begun.set_env(name, value)
         return begun
-
-    def env(self) -> Iterator[tuple[str, str]]:
-        """ENV, as RUN sees it."""
-        return ((name, value) for name, value in self.values.items() if name not in self.arguments)
-
-    def args(self) -> Iterator[tuple[str, str]]:
-        """ARG, as RUN sees it."""
-        return ((name, value) for name, value in self.values.items() if name in self.arguments)
 
 
 def platform_arguments(options: BuildOptions) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ from converter.rootfs.attributes import set_attributes
 
 _FICLONE = 0x40049409  # linux/fs.h
 _COPY = 1 << 30  # bytes at once for copy_file_range(2)
+SMALL = 1 << 16  # bytes; such a file is read at once
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # What says something about the host or its mounts, not about the file.
 _HOSTS_OWN = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
@@ -68,15 +69,11 @@ class Writer:
         finally:
             os.close(source)
 
-    def make_special(self, path: str, kind: str, device: int) -> bool:
-        """A device or fifo; False where devices cannot be made: without root. Raises OSError."""
+    def make_special(self, path: str, kind: str, device: int) -> None:
+        """A device or fifo. Raises OSError; PermissionError for devices without root."""
         fd, name = self.tree.parent(path)
         types = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
-        try:
-            os.mknod(name, types[kind] | 0o600, device, dir_fd=fd)
-        except PermissionError:
-            return False
-        return True
+        os.mknod(name, types[kind] | 0o600, device, dir_fd=fd)
 
     def finish(
         self,
@@ -97,6 +94,17 @@ class Writer:
             set_attributes(b"/proc/self/fd/%d/%s" % (fd, os.fsencode(name)), attributes)
         if times is not None:
             os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
+
+    def finish_open(
+        self, fd: int, mode: int, owner: tuple[int, int], times: tuple[int, int], attributes: Attributes
+    ) -> None:
+        """The same for an open regular file. Raises OSError."""
+        if self._ownership:
+            os.fchown(fd, *owner)
+        os.fchmod(fd, mode)
+        if attributes:
+            set_attributes(fd, attributes)
+        os.utime(fd, ns=times)
 
     def change_mode(self, path: str, mode: int) -> None:
         """Of a directory. Raises OSError."""
@@ -137,44 +145,50 @@ def _change_mode(fd: int, name: str, mode: int, kind: str) -> None:
         os.chmod(name, mode, dir_fd=fd)
 
 
-def attributes_of(fd: int, name: str, *, privileged: bool) -> Attributes:
-    """The extended attributes that belong to a file, in the directory `fd`; a link is not followed.
+def attributes_of(place: int | bytes, *, privileged: bool) -> Attributes:
+    """The extended attributes that belong to an open file, or to what is at a path, a last link not followed.
 
     Not `privileged`: without capabilities.
     """
-    place = b"/proc/self/fd/%d/%s" % (fd, os.fsencode(name))
+    follow = isinstance(place, int)
     found = []
     with suppress(OSError):  # a file system without attributes
-        for attribute in os.listxattr(place, follow_symlinks=False):
+        for attribute in os.listxattr(place, follow_symlinks=follow):
             if not attribute.startswith(_HOSTS_OWN) and (privileged or attribute != _CAPABILITY):
                 with suppress(OSError):
-                    value = os.getxattr(place, attribute, follow_symlinks=False)
+                    value = os.getxattr(place, attribute, follow_symlinks=follow)
                     found.append((os.fsencode(attribute), value))
     return sorted(found)
 
 
 def copy_content(source: int, target: int) -> None:
-    """All of a file: shared where the file system can, holes kept. Raises OSError."""
-    size = os.fstat(source).st_size
-    if not size:
+    """All of a file into a new one: shared where the file system can, holes kept. Raises OSError."""
+    status = os.fstat(source)
+    if status.st_size <= SMALL:
+        data = os.read(source, SMALL)
+        if len(data) != status.st_size or os.write(target, data) != len(data):
+            raise OSError("a file has changed while it was read")
         return
     with suppress(OSError):
         fcntl.ioctl(target, _FICLONE, source)
         return
-    sparse = os.fstat(source).st_blocks * 512 < size
+    if status.st_blocks * 512 >= status.st_size:
+        _copy_range(source, target, 0, status.st_size)
+        return
     at = 0
-    while at < size:
-        end = size
-        if sparse:
-            try:
-                at = os.lseek(source, at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                break  # nothing but a hole is left
-            end = os.lseek(source, at, os.SEEK_HOLE)
-        at = _copy_range(source, target, at, end)
-    os.ftruncate(target, size)
+    while at < status.st_size and (start := _next_data(source, at)) is not None:
+        at = _copy_range(source, target, start, os.lseek(source, start, os.SEEK_HOLE))
+    os.ftruncate(target, status.st_size)
+
+
+def _next_data(fd: int, at: int) -> int | None:
+    """Where the next bytes that are stored begin; None when nothing but a hole is left."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
 
 
 def _copy_range(source: int, target: int, at: int, end: int) -> int:

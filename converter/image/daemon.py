@@ -75,11 +75,15 @@ def _connect_context(name: str | None) -> docker.DockerClient:
 
 def has_image(reference: str) -> bool:
     """Does a daemon answer here, and does it have this image?"""
+    return image_id(reference) is not None
+
+
+def image_id(reference: str) -> str | None:
+    """The ID of the image of that name; None when no daemon answers here, or it has none such."""
     try:
-        _inspect(connect().api.inspect_image, reference, f"image {reference!r}")
+        return str(_inspect(connect().api.inspect_image, reference, f"image {reference!r}")["Id"])
     except ConversionError:
-        return False
-    return True
+        return None
 
 
 def open_image(reference: str, *, platform: Platform | None, spool: Path, progress: Progress) -> Image:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter.image import daemon
 from converter.image.config import parse_container_config
 from converter.image.model import Healthcheck, ImageConfig
-from converter.progress import Silent
-from converter.rootfs.extract import writing
-from converter.rootfs.merge import scan
+from tests import lab
+from tests.dockerfiles.place import Place
 from tests.trees import Facts, facts
 
 Tree = Mapping[bytes, Facts]
@@ -52,7 +49,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not the same. `what` is `config FIELD` or `tree FIELD PATH`."""
+    """One thing that is not the same. `what` is `config FIELD` or `tree FIELD PATH`, a directory's with a slash."""
 
     what: str
     docker: str
@@ -62,26 +59,24 @@ class Difference:
         return f"{self.what}: Docker {self.docker}, here {self.ours}"
 
 
-def from_docker(name: str, work: Path, host: str) -> Built:
-    """The image `name` of the Docker Engine at `host`, its layers unpacked by what unpacks every image."""
-    os.environ["DOCKER_HOST"] = host
-    inspected = daemon.connect().images.get(name).attrs
-    if not inspected["RootFS"].get("Layers"):  # Docker cannot save an image without layers
-        return Built(parse_container_config(inspected["Config"]), {})
-    with tempfile.TemporaryDirectory(dir=work) as place:
-        spool, root = Path(place, "spool"), Path(place, "root")
-        spool.mkdir()
-        root.mkdir()
-        image = daemon.open_image(name, platform=None, spool=spool, progress=Silent())
-        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+def from_docker(place: Place, name: str) -> Built:
+    """The image `name` as its containers see it: its layers where overlay2 keeps them, mounted one upon another."""
+    inspected = json.loads(place.docker("inspect", name).stdout)[0]
+    config = replace(parse_container_config(inspected["Config"]), author=inspected.get("Author") or "")
+    if not inspected["RootFS"].get("Layers"):
+        return Built(config)
+    storage = place.host.root / "var/lib/docker/overlay2"
+    layer = storage / Path(inspected["GraphDriver"]["Data"]["UpperDir"]).parent.name
+    if not (layer / "lower").exists():
+        return Built(config, facts(layer / "diff"))
+    with tempfile.TemporaryDirectory(dir=place.host.root / "srv") as tree:
+        layers = f"l/{(layer / 'link').read_text()}:{(layer / 'lower').read_text()}"
+        script = 'cd "$0" && exec mount -t overlay -o "ro,lowerdir=$1" overlay "$2"'
+        lab.run("sh", "-c", script, storage, layers, tree)
         try:
-            with writing(descriptor, ownership=True) as writer:
-                merged = scan(image.layers, progress=Silent(), keep=writer.keep, drop=writer.drop)
-                losses = writer.finish(merged, Silent())
+            return Built(config, facts(Path(tree), whole=False))
         finally:
-            os.close(descriptor)
-        assert not losses, losses
-        return Built(image.config, facts(root))
+            lab.run("umount", tree)
 
 
 def shown_config(config: ImageConfig) -> dict[str, Any]:
@@ -130,6 +125,7 @@ def _tree_differences(docker: Tree, ours: Tree) -> Iterator[Difference]:
     for path in sorted(docker.keys() | ours.keys()):
         left, right = docker.get(path), ours.get(path)
         where = path.decode("utf-8", "backslashreplace")
+        where += "/" if "dir" in {fact.kind for fact in (left, right) if fact is not None} else ""
         if left is None or right is None:
             yield Difference(f"tree name {where}", left.kind if left else NONE, right.kind if right else NONE)
             continue

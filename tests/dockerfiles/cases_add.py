@@ -158,7 +158,7 @@ ADD --chown=1:2 a.tgz file.txt /c/
         "archives over what is there, through links, into the root",
         BUSYBOX
         + r"""
-RUN mkdir -p /a/in && echo old >/a/top && echo kept >/a/in/kept && echo old >/a/in/soft && chmod 700 /a && mkdir /real && ln -s /real /l && mkdir -p /real/dot && ln -s /real /a/implied
+RUN mkdir -p /a/in && echo old >/a/top && echo kept >/a/in/kept && echo old >/a/in/soft && chmod 700 /a && mkdir /real && ln -s /real /l && mkdir -p /real/dot
 ADD plain.tar /a
 ADD plain.tar /l
 WORKDIR /w
@@ -166,6 +166,13 @@ ADD plain.tar .
 ADD a.tgz /
 """,
         _ARCHIVES,
+    ),
+    Case(
+        "add-archive-through",
+        "an archive's directory where a link is",
+        BUSYBOX + "RUN mkdir /real /a && ln -s /real /a/implied\nADD plain.tar /a\n",
+        _ARCHIVES,
+        fails="",
     ),
     Case(
         "add-archive-file",
@@ -287,7 +294,8 @@ WORKDIR /mine/root
         "*.md\n!README.md\nbuild\n!build/keep/me\nsrc/*\n!src/deep\nsrc/deep/*.o\n!keep.md\nkeep.md\n",
     ),
     _ignored("ignore-all", "everything but what is named", "*\n!src\n!docs/b\n!.git/HEAD\n"),
-    _ignored("ignore-all-deep", "everything but one, with **", "**\n!**/*.txt\nvendor\n"),
+    _ignored("ignore-all-deep", "everything but one, with **", "**\n!**/*.txt\n"),
+    _ignored("ignore-again", "what is excluded, excepted and excluded once more", "**\n!**/*.txt\nvendor\n"),
     _ignored(
         "ignore-odd",
         "sets, ranges, escapes, dots, parents",

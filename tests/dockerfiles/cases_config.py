@@ -264,5 +264,6 @@ WORKDIR /base
         "and its use",
         "FROM busybox:lab AS tool\nRUN echo tool >/t\nFROM equal/onbuild-copy-from\n",
         after=("onbuild-copy-from",),
+        fails="tool",
     ),
 )

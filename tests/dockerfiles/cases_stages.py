@@ -140,7 +140,7 @@ COPY --from=one /a /a
     Case(
         "arg-required",
         "${x:?} without a value",
-        BUSYBOX + "ARG need\nLABEL x=${need:?give me}\n",
+        BUSYBOX + 'ARG need\nLABEL x="${need:?give me}"\n',
         fails="give me",
     ),
     Case("arg-from-blank", "FROM with an empty name", "ARG image\nFROM $image\n", fails=""),
@@ -175,6 +175,7 @@ COPY --from=left /etc/passwd /p
         "--target by number",
         "FROM busybox:lab\nRUN echo 0 >/zero\nFROM busybox:lab AS one\nRUN echo 1 >/one\n",
         target="0",
+        fails="0",
     ),
     Case("stages-target-unknown", "--target that does not exist", BUSYBOX, target="none", fails="none"),
     Case(
@@ -184,8 +185,15 @@ COPY --from=left /etc/passwd /p
     ),
     Case(
         "stages-same-name",
+        "a name twice: the later one is meant, too early here",
+        "FROM busybox:lab AS a\nRUN echo 1 >/x\nFROM busybox:lab AS b\nCOPY --from=a /x /first\nFROM busybox:lab AS a\nRUN echo 2 >/x\n",
+        target="b",
+        fails="a",
+    ),
+    Case(
+        "stages-name-twice",
         "a name twice: the later one counts",
-        "FROM busybox:lab AS a\nRUN echo 1 >/x\nFROM busybox:lab AS b\nCOPY --from=a /x /first\nFROM busybox:lab AS a\nRUN echo 2 >/x\nFROM busybox:lab\nCOPY --from=a /x /second\nCOPY --from=b /first /first\n",
+        "FROM busybox:lab AS a\nRUN echo 1 >/x\nFROM busybox:lab AS a\nRUN echo 2 >/x\nFROM busybox:lab\nCOPY --from=a /x /second\nCOPY --from=0 /x /first\n",
     ),
     Case(
         "stages-name-image",
@@ -223,7 +231,7 @@ COPY --from=left /etc/passwd /p
     Case(
         "syntax-escape",
         "# escape=`",
-        '# escape=`\nFROM busybox:lab\nENV A=a`\n b B=c` d C=C:\\dir\\ D=`$A E="`"q`""\nRUN echo one `\n  two >/x; echo \'back\\slash\' >/y\nLABEL l="a`\nb"\nRUN <<EOF\necho `date +` >/z \\\n more\nEOF\n',
+        '# escape=`\nFROM busybox:lab\nENV A=a `\n  B=b` d C=C:\\dir\\ D=`$A E="`"q`""\nRUN echo one `\n  two >/x; echo \'back\\slash\' >/y\nLABEL l="a`\nb"\nRUN <<EOF\necho `date +` >/z \\\n more\nEOF\n',
     ),
     Case(
         "syntax-directives",
@@ -246,7 +254,6 @@ COPY --from=left /etc/passwd /p
     Case("syntax-unknown", "an unknown instruction", BUSYBOX + "RUNN true\n", fails="RUNN"),
     Case("syntax-flag", "an unknown flag", BUSYBOX + "RUN --mnt=type=bind true\n", fails="mnt"),
     Case("syntax-no-from", "no FROM", "RUN true\n", fails=""),
-    Case("syntax-only-arg", "nothing but ARG", "ARG a=b\n", fails=""),
     Case("syntax-empty", "an empty file", "# nothing\n", fails=""),
     Case("syntax-heredoc-open", "a here-document without end", BUSYBOX + "RUN <<EOF\ntrue\n", fails="EOF"),
     Case("syntax-no-arguments", "an instruction without arguments", BUSYBOX + "COPY\n", fails="COPY"),

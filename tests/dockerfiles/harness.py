@@ -49,7 +49,7 @@ def each(action: Callable[[Case], Built], cases: Iterable[Case]) -> dict[str, Bu
         return {name: future.result() for name, future in begun.items()}
 
 
-def run_docker(place: Place, work: Path, cases: Iterable[Case]) -> dict[str, Built]:
+def run_docker(place: Place, cases: Iterable[Case]) -> dict[str, Built]:
     """What Docker makes of them; of what its own frontend does not know, nothing."""
 
     def one(case: Case) -> Built:
@@ -60,7 +60,7 @@ def run_docker(place: Place, work: Path, cases: Iterable[Case]) -> dict[str, Bui
         if done.returncode != 0:
             assert "failed to solve" in done.stderr or case.fails, done.stderr
             return Built(error=done.stderr)
-        return from_docker(f"equal/{case.name}", work, place.host.docker)
+        return from_docker(place, f"equal/{case.name}")
 
     return each(one, cases)
 

@@ -43,7 +43,7 @@ def _build(place: Place, places: Places, directory: Path, case: Case) -> Built:
     dockerfile = context / case.file
     settings = Settings(
         image=image,
-        bootstrap=False,
+        made_here=lambda source: False,
         secrets={name: place.secret(case, name).read_bytes() for name in case.secrets},
         agents={"default": place.agent} if case.ssh else {},
         allow=frozenset(case.allow),

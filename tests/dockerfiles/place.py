@@ -181,8 +181,11 @@ def _write(directory: Path, entries: Context) -> None:
                 path.chmod(mode)
             case _:
                 path.write_bytes(entry.encode() if isinstance(entry, str) else entry)
+                path.chmod(0o644)
     # Directories last: what is put into them changes their times.
     for number, path in enumerate(sorted([directory, *directory.rglob("*")], reverse=True)):
+        if path.is_dir() and not path.is_symlink() and str(path.relative_to(directory)) not in entries:
+            path.chmod(0o755)
         os.utime(path, (TIME + number, TIME + number), follow_symlinks=False)
 
 

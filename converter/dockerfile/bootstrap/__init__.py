@@ -80,7 +80,7 @@ def make(base: Base, directory: Path, *, mirror: str | None, spool: Path, progre
     environment = dict(_environment())
     if mirror is not None:
         environment["MIRROR"] = mirror
-    with log.open("wb") as output, progress.step(f"making {base.image}", None):
+    with log.open("wb") as output, progress.step(f"making {base.image}", None, "seconds"):
         running = subprocess.Popen(
             # The script ends, and takes away what it has begun, when we are gone.
             ["setpriv", "--pdeathsig", "TERM", "sh", path, directory.absolute()],
