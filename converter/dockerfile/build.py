@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from converter import interrupt
@@ -33,6 +34,11 @@ from converter.progress import Progress
 from converter.rootfs.merge import Limits
 
 _SIDE_BY_SIDE = 4  # stages
+_COPIES = Note(
+    "adapted",
+    "the cache",
+    "overlayfs cannot be used where it lies, so each step is a copy of the whole tree: slower, and larger",
+)
 CACHE = "cache"  # below the state's directory
 
 
@@ -87,14 +93,16 @@ class Builder:
             raise ConversionError(
                 "systemd-nspawn is not installed, in which RUN runs; install systemd-container, or use --chroot"
             )
+        if settings.debug_shell and not os.isatty(0):
+            raise ConversionError("--debug-shell is for a terminal; run docker2nspawn in one, or without it")
         self._settings = settings
         self._spool = Path(tempfile.mkdtemp(prefix="build-", dir=spool.absolute()))
         self._progress = progress
         self._running = Running()
         self._stopping = threading.Event()
-        self._cache = Cache(places.state.absolute() / CACHE)
+        self._state = places.state.absolute()
         self._images = BaseImages(
-            self._cache,
+            lambda: self._cache,
             self._spool,
             settings.image,
             made_here=settings.made_here,
@@ -110,7 +118,13 @@ class Builder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cache.close()
+        if "_cache" in self.__dict__:
+            self._cache.close()
+
+    @cached_property
+    def _cache(self) -> Cache:
+        """Made when it is needed: a Dockerfile that is refused leaves nothing."""
+        return Cache(self._state / CACHE)
 
     def base_config(self, source: ImageSource) -> ImageConfig:
         """The config of an image that a Dockerfile speaks of. Raises ConversionError when it cannot be had."""
@@ -190,7 +204,10 @@ class Builder:
             with self._place(places):
                 own_namespace()
                 os.umask(0o022)
-                own = surroundings.with_stages(needed, overlay=can_overlay(self._cache, self._check_stopped))
+                overlay = can_overlay(self._cache, self._check_stopped)
+                if not overlay:
+                    surroundings.notes.append(_COPIES)
+                own = surroundings.with_stages(needed, overlay=overlay)
                 layers: tuple[Layer, ...] = ()
                 if isinstance(stage.base, StageSource):
                     layers = needed[stage.base.index]
