@@ -36,13 +36,6 @@ LISTED: tuple[Listed, ...] = (
         cases="copy-link",
     ),
     Listed(
-        "--chmod with what is no mode",
-        "outcome",
-        "Docker 26.1 ignores it without a word; newer versions refuse it, and so do we",
-        cases="copy-chmod-wrong",
-        docker="built",
-    ),
-    Listed(
         "--chown with a name upon an empty image",
         "outcome",
         "Docker 26.1 takes names that are not in /etc/passwd for root, but fails where the image is empty; "
