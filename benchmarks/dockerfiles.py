@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from benchmarks import building
 from benchmarks.building import DOCKER, OURS, Costs
 from benchmarks.cache import CACHE
-from benchmarks.measure import Cost, measure, median
+from benchmarks.measure import Cost, measure, median, remove
 
 _COUNT = 1000
 _BUILDS = {
@@ -38,10 +39,12 @@ a container is still to be made.
 """
 
 
-def _translate(output: Path) -> Cost:
-    command = [sys.executable, "-m", "benchmarks.translating", str(_COUNT), str(output)]
-    cost = measure(shlex.join(command), environment={}, cold=False)
+def _translate(directory: Path) -> Cost:
+    module = [sys.executable, "-m", "benchmarks.translating", str(directory)]
+    subprocess.run(module, check=True)
+    cost = measure(shlex.join([*module, str(_COUNT)]), environment={}, cold=False)
     print(f"benchmarks: {_COUNT} Dockerfiles translated: {cost.wall:.1f} s", file=sys.stderr, flush=True)
+    remove(directory)
     return cost
 
 

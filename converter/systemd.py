@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+from functools import cache
 from pathlib import Path
 
 from converter import inside
@@ -19,10 +21,12 @@ def installed_version(root: Path) -> int | None:
 
     On another root it is read from the name of systemd's private library, which every systemd since 231 has.
     """
-    return _running_version() if is_this_host(root) else _version_by_library(root)
+    return _running_version(os.environ.get("PATH")) if is_this_host(root) else _version_by_library(root)
 
 
-def _running_version() -> int | None:
+@cache
+def _running_version(_: str | None) -> int | None:
+    """What the programs in that PATH say; each is asked once, since one conversion may be followed by thousands."""
     for program in _PROGRAMS:
         if match := re.match(r"systemd ([0-9]{1,5})", output(program, "--version") or ""):
             return int(match[1])

@@ -196,6 +196,19 @@ def test_only_our_own_output_is_replaced(context: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["context", "link", "other", "out"]
 
 
+@pytest.mark.parametrize("name", ["out", "o[u]*t\\\\", "!out"])
+def test_the_output_is_no_part_of_the_context(context: Path, tmp_path: Path, name: str) -> None:
+    (context / "deep").mkdir()
+    (context / "out2").touch()
+    for output in (context / name, context / "deep" / name):
+        for _ in range(2):
+            _translate(context, output, "FROM debian:12\nCOPY . /\n", force=True)
+        assert _names(output / "files/1/0") == {
+            ".dockerignore", "Dockerfile", "data.tar.gz", "out2", "src/a", "start",
+        }  # fmt: skip
+        shutil.rmtree(output)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -251,3 +251,16 @@ def test_a_full_disk(tmp_path: Path, kind: str) -> None:
         filler.unlink()
         tree = site.run(good, copy("big", to="/"))
         assert (tree / "big").stat().st_size == 20 << 20
+
+
+def test_directories_of_any_depth(tmp_path: Path) -> None:
+    """A path that no system call takes whole is an error, and goes from the cache like any other."""
+    site = Site(tmp_path)
+    name = "d" * 200
+    deep = f"for i in $(seq {{}}); do mkdir {name} && cd {name} || exit 1; done; echo end >file"
+    tree = site.run(run(deep.format(18)))
+    assert len(list(tree.rglob("d*"))) >= 18
+    with pytest.raises(OSError, match="File name too long"):
+        site.run(run(deep.format(60)))
+    assert site.left() == []
+    subprocess.run(["rm", "-rf", tmp_path], check=True)

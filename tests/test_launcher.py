@@ -129,6 +129,11 @@ def test_options_for_the_environment_and_for_privileges() -> None:
     assert "--keep=TERM" not in launcher_arguments(uid=0, gid=0, groups=(), argv=("tool",), keep=("TERM",))
 
 
+def test_another_root() -> None:
+    arguments = launcher_arguments(uid=0, gid=0, groups=(0,), root="/tree", argv=("/bin/true",))
+    assert arguments[1:] == ("--groups=0", "--gid=0", "--uid=0", "--root=/tree", "--", "/bin/true")
+
+
 def test_capabilities_as_bits() -> None:
     assert capability_mask(()) == 0
     assert capability_mask(["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE", "CAP_SYS_ADMIN"]) == 1 | 1 << 40 | 1 << 21

@@ -19,11 +19,12 @@ from converter import interrupt
 from converter.dockerfile.base_images import BaseImages
 from converter.dockerfile.cache import Cache, Layer
 from converter.dockerfile.context import Source
+from converter.dockerfile.making import Surroundings
 from converter.dockerfile.model import ImageSource, Recipe, Stage, StageSource
 from converter.dockerfile.namespace import own_namespace
 from converter.dockerfile.overlay import can_overlay, copy, trees_of
 from converter.dockerfile.running import Running, has_nspawn
-from converter.dockerfile.steps import Surroundings, build_step
+from converter.dockerfile.steps import build_step
 from converter.errors import ConversionError
 from converter.image.model import Image, ImageConfig
 from converter.note import Note

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 
 from converter.dockerfile.bases import Base
 from converter.dockerfile.blocks import account
+from converter.dockerfile.output import own_version
 from converter.image.model import Image, ImageConfig, Platform, this_platform
 from converter.machine.facts import Facts
 from converter.machine.mapping import Mapped, RunOptions, map_image
@@ -104,7 +104,7 @@ def describe(
 def _record(image: Image, mapped: Mapped, name: str, notes: Sequence[Note]) -> bytes:
     """What is kept of every machine, as `convert` writes it."""
     record = {
-        "version": version("docker2nspawn"),
+        "version": own_version(),
         "name": name,
         "reference": image.source,
         "source": image.source,

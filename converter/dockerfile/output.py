@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from converter import interrupt
+from converter.dockerfile.context import Source
+from converter.dockerfile.ignore import Matcher, matcher
 from converter.errors import ConversionError
 from converter.linux import RENAME_EXCHANGE, rename
 
 MARKER = ".docker2nspawn"
 """The file that tells a directory of ours, which --force may replace, from others."""
 
+_STAGED = ".docker2nspawn-"  # after its future name, in that of the hidden directory
 _KEPT = ("secrets", "cache")  # the user's own, beside what we have made
+
+
+@cache
+def own_version() -> str:
+    """docker2nspawn's; looked up once, because a file has to be parsed for it."""
+    return version("docker2nspawn")
 
 
 def check_output(output: Path, *, force: bool) -> None:
@@ -32,6 +45,21 @@ def check_output(output: Path, *, force: bool) -> None:
         raise ConversionError(f"{output} has a translation already; --force replaces it")
 
 
+def left_out(context: Source, output: Path) -> Source:
+    """The build context without `output`, and what is to become it, where these lie in it."""
+    root, parent = context.root.resolve(), output.absolute().parent.resolve()
+    if not parent.is_relative_to(root):
+        return context
+    above = str(parent.relative_to(root)).removeprefix(".")
+    names = (output.name, f".{output.name}{_STAGED}")
+    patterns = [re.sub(r"([*?!\[\\])", r"\\\1", f"{above}/{name}".lstrip("/")) for name in names]
+    own = matcher([patterns[0], f"{patterns[1]}*"])
+    assert own is not None
+    before = context.ignore.patterns if context.ignore is not None else ()
+    name = context.ignore.file if context.ignore is not None else ""
+    return replace(context, ignore=Matcher((*before, *own.patterns), name))
+
+
 @contextmanager
 def staging(output: Path) -> Iterator[Path]:
     """A hidden directory beside `output`; it is gone afterwards, or has become `output`.
@@ -41,7 +69,7 @@ def staging(output: Path) -> Iterator[Path]:
     parent = output.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(dir=parent, prefix=f".{output.name}.docker2nspawn-"))
+        staged = Path(tempfile.mkdtemp(dir=parent, prefix=f".{output.name}{_STAGED}"))
         try:
             staged.chmod(0o755)
             yield staged

@@ -160,11 +160,11 @@ def run(
             shell.mkdir(mode=0o755)
             mount("tmpfs", shell, "mode=0755")
             stack.callback(unmount, shell)
-            _write_launcher(shell / _LAUNCHER)
+            write_launcher(shell / _LAUNCHER)
             (shell / _TREE).mkdir()
             (shell / "usr").mkdir()
             bind(tree, shell / _TREE)
-            command = _nspawn_command(program, shell, binds, terminal=output is None)
+            command = nspawn_command(program, shell, binds, terminal=output is None)
             _hide_nspawns_directory()
             stack.callback(unmount, "/run/systemd/nspawn")
         # nspawn's container outlives an nspawn that is killed, and ends with one that is asked to end; unshare takes no
@@ -214,7 +214,8 @@ def _make_own_directories(tree: Path, program: Program) -> None:
         os.close(root_fd)
 
 
-def _write_launcher(path: Path) -> None:
+def write_launcher(path: Path) -> None:
+    """The launcher for this host as a new file."""
     launcher = launcher_for(this_platform().architecture)
     if launcher is None:
         raise ConversionError(f"nothing can be built on {this_platform()}: there is no launcher for it")
@@ -244,7 +245,8 @@ def _launch(program: Program, root: str | None) -> list[str]:
     return list(arguments[1:])
 
 
-def _nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, terminal: bool) -> list[str]:
+def nspawn_command(program: Program, shell: Path, binds: Sequence[Bind], *, terminal: bool) -> list[str]:
+    """The command line that starts `program` in the tree below `shell`, where the launcher lies."""
     # The launcher needs CAP_SYS_ADMIN for its move; it leaves the program the capabilities that it is to have.
     more, fewer = nspawn_capabilities(_capabilities(program) | {"CAP_SYS_ADMIN"})
     command = [
@@ -318,7 +320,7 @@ def _chroot_command(program: Program, tree: Path, stack: contextlib.ExitStack) -
     ):
         (dev / name).mkdir()
         mount(kind, dev / name, options, NOSUID | NOEXEC)
-    _write_launcher(dev / ".launch")
+    write_launcher(dev / ".launch")
     return [
         "prlimit",
         f"--nofile={_open_files()}",

@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from converter import interrupt
@@ -21,7 +20,7 @@ from converter.dockerfile.described import Described, describe
 from converter.dockerfile.labels import source_label, stage_label
 from converter.dockerfile.model import Copy, ImageSource, Mount, Recipe, Run, Stage, StageSource
 from converter.dockerfile.options import BuildOptions
-from converter.dockerfile.output import MARKER, check_output, publish, staging
+from converter.dockerfile.output import MARKER, check_output, left_out, own_version, publish, staging
 from converter.dockerfile.parser import read
 from converter.dockerfile.quoting import one_line, printable, quote
 from converter.dockerfile.script import provision
@@ -78,14 +77,14 @@ def translate(wanted: Wanted, open_image: OpenImage) -> Translated:
         options = replace(options, platform=wanted.platform)
     images = _Images(given_bases(wanted.bases), open_image)
     recipe = evaluate(read(str(dockerfile), read_file(dockerfile)), options, images.config)
-    context = open_context(directory, dockerfile)
+    context = left_out(open_context(directory, dockerfile), wanted.output)
     check_output(wanted.output, force=wanted.force)
     with staging(wanted.output) as staged:
         described, notes = _Writing(recipe, context, images, staged, wanted).write()
         notes = (*described.notes, *notes)
         _refuse_losses(notes, strict=wanted.strict)
         (staged / "notes.txt").write_text(notes_text(notes), "utf-8", "surrogateescape")
-        mark = {"version": version("docker2nspawn"), "source": str(dockerfile), "name": wanted.name}
+        mark = {"version": own_version(), "source": str(dockerfile), "name": wanted.name}
         (staged / MARKER).write_text(json.dumps(mark) + "\n")
         files = tuple(_listed(staged))
         publish(staged, wanted.output)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 from converter.dockerfile.bases import Base
@@ -52,6 +53,7 @@ class Settings:
     sources: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
+@cache
 def part(name: str) -> str:
     """A part of the script, from its file."""
     return files("converter.dockerfile.bootstrap").joinpath(f"{name}.sh").read_text()
