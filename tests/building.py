@@ -175,9 +175,8 @@ class Site:
 
     def left(self) -> Sequence[str]:
         """What in the cache is not complete."""
-        return [path.name for path in self.cache.rglob(".#*")] + [
-            path.name for path in (self.cache / "locks").iterdir()
-        ]
+        partial = [path for pattern in (".#*", "*/.#*", "mounts/*/.#*") for path in self.cache.glob(pattern)]
+        return [path.name for path in (*partial, *(self.cache / "locks").iterdir())]
 
 
 def bind_mount(target: str, **more: Any) -> Mount:

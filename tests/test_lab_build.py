@@ -803,6 +803,20 @@ def test_a_shell_at_the_step_that_failed(site: Site) -> None:
     assert site.left() == []
 
 
+def test_no_shell_without_a_terminal(site: Site) -> None:
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    before = os.dup(0)
+    os.dup2(read_end, 0)
+    try:
+        with pytest.raises(ConversionError, match="--debug-shell is for a terminal"):
+            site.build(stage(run("false")), debug_shell=True)
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(read_end)
+
+
 def _until(terminal: int, end: bytes | None) -> bytes:
     """What comes from a terminal until it says `end`; None: until it is closed."""
     shown = b""

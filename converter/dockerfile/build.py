@@ -33,6 +33,11 @@ from converter.progress import Progress
 from converter.rootfs.merge import Limits
 
 _SIDE_BY_SIDE = 4  # stages
+_COPIES = Note(
+    "adapted",
+    "the cache",
+    "overlayfs cannot be used where it lies, so each step is a copy of the whole tree: slower, and larger",
+)
 CACHE = "cache"  # below the state's directory
 
 
@@ -87,6 +92,8 @@ class Builder:
             raise ConversionError(
                 "systemd-nspawn is not installed, in which RUN runs; install systemd-container, or use --chroot"
             )
+        if settings.debug_shell and not os.isatty(0):
+            raise ConversionError("--debug-shell is for a terminal; run docker2nspawn in one, or without it")
         self._settings = settings
         self._spool = Path(tempfile.mkdtemp(prefix="build-", dir=spool.absolute()))
         self._progress = progress
@@ -190,7 +197,10 @@ class Builder:
             with self._place(places):
                 own_namespace()
                 os.umask(0o022)
-                own = surroundings.with_stages(needed, overlay=can_overlay(self._cache, self._check_stopped))
+                overlay = can_overlay(self._cache, self._check_stopped)
+                if not overlay:
+                    surroundings.notes.append(_COPIES)
+                own = surroundings.with_stages(needed, overlay=overlay)
                 layers: tuple[Layer, ...] = ()
                 if isinstance(stage.base, StageSource):
                     layers = needed[stage.base.index]
