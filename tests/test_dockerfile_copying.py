@@ -14,6 +14,7 @@ from converter.dockerfile.context import Source, open_context
 from converter.dockerfile.copying import fingerprint, lay_out, put, select
 from converter.dockerfile.layout import LaidOut
 from converter.dockerfile.model import Copy, DockerfileError, Flag, InlineFile, Instruction, State
+from converter.dockerfile.modes import change_mode
 from converter.errors import ConversionError
 
 ROOT = os.geteuid() == 0
@@ -401,6 +402,30 @@ def test_chmod(build: Build, chmod: str, file: int, directory: int) -> None:
     assert stat.S_IMODE((made / "x").stat().st_mode) == file
     assert stat.S_IMODE((made / "in").stat().st_mode) == directory
     assert stat.S_IMODE(made.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "expected"),
+    [
+        ("u+x,go+X", 0o644, 0o744),  # X is about the mode before all
+        ("a+X", 0o744, 0o755),
+        ("+s", 0o755, 0o6755),
+        ("o+s", 0o755, 0o755),
+        ("o+t", 0o755, 0o755),
+        ("u+t", 0o755, 0o1755),
+        ("u=rwx", 0o4644, 0o744),
+        ("g=u", 0o2740, 0o2770),
+        ("o=", 0o1777, 0o1770),
+        ("=", 0o1777, 0o1000),
+        ("a=rx", 0o6777, 0o555),
+        ("u+r-w+x", 0o600, 0o500),
+        ("go=u-w", 0o700, 0o755),
+        ("-x", 0o755, 0o644),
+        ("ug+w,o-r", 0o444, 0o660),
+    ],
+)
+def test_symbolic_modes(text: str, mode: int, expected: int) -> None:
+    assert oct(change_mode(text, mode, directory=False)) == oct(expected)
 
 
 @pytest.mark.parametrize("chmod", ["8", "77777", "u", "u=q", "rwx", "u+x,", "-755"])

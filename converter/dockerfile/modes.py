@@ -1,4 +1,4 @@
-"""COPY --chmod: octal, or symbolic as in chmod(1)."""
+"""COPY --chmod: octal, or symbolic as in BSD's setmode(3), which newer BuildKits take (tonistiigi/dchapes-mode)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import re
 _OCTAL = re.compile(r"[0-7]{1,11}").fullmatch
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)").fullmatch
 _ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
-_BITS = {"r": 0o444, "w": 0o222, "x": 0o111}
-_WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
+_STICKY = 0o1000
+_BITS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": _STICKY}
+_WHO = {"u": 0o4700, "g": 0o2070, "o": 0o007}
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 _MOST = 0o7777
 
@@ -26,35 +27,35 @@ def change_mode(text: str, mode: int, *, directory: bool) -> int:
         raise ValueError(f"{text!r} is not a mode")
     if _OCTAL(text):
         return int(text, 8)
+    original = mode
     for clause in text.split(","):
         match = _CLAUSE(clause)
         assert match is not None
-        who = match[1].replace("a", "ugo") or "ugo"  # BuildKit has no umask here
+        who = match[1].replace("a", "ugo")
         for operator, what in _ACTION.findall(match[2]):
-            mode = _apply(mode, who, operator, what, directory=directory)
+            reached = 0o6777 if not who else 0  # BuildKit has no umask here
+            for one in who:
+                reached |= _WHO[one]
+            if what in _SHIFT:
+                reached &= 0o777
+                bits = (mode >> _SHIFT[what] & 7) * 0o111
+            else:
+                if "t" in what and who != "o":
+                    reached = reached | _STICKY if who else _STICKY
+                bits = _bits(what, executes=directory or original & 0o111 != 0)
+            bits &= reached
+            if operator == "=":
+                mode &= ~reached
+            mode = mode & ~bits if operator == "-" else mode | bits
     return mode
 
 
-def _apply(mode: int, who: str, operator: str, what: str, *, directory: bool) -> int:
-    whole = 0
-    for one in who:
-        whole |= _WHO[one]
+def _bits(letters: str, *, executes: bool) -> int:
+    """For all classes at once."""
     bits = 0
-    if what in _SHIFT:
-        copied = mode >> _SHIFT[what] & 7
-        bits = copied * 0o111
-    for letter in what if what not in _SHIFT else "":
-        if letter == "X":
-            bits |= 0o111 if directory or mode & 0o111 else 0
-        elif letter == "s":
-            bits |= 0o6000
-        elif letter == "t":
-            bits |= 0o1000
-        else:
+    for letter in letters:
+        if letter != "X":
             bits |= _BITS[letter]
-    bits &= whole
-    if operator == "+":
-        return mode | bits
-    if operator == "-":
-        return mode & ~bits
-    return mode & ~whole | bits
+        elif executes:
+            bits |= _BITS["x"]
+    return bits
