@@ -32,7 +32,7 @@ class BaseImages:
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Callable[[], Cache],
         spool: Path,
         open_image: Callable[[ImageSource, Path], Image],
         *,
@@ -44,7 +44,7 @@ class BaseImages:
         stopped: Callable[[], None],
         progress: Progress,
     ) -> None:
-        self._cache = cache
+        self._open_cache = cache
         self._spool = spool
         self._open_image = open_image
         self._made_here = made_here
@@ -69,6 +69,10 @@ class BaseImages:
             base = self._base(source)
             self._known[source] = self._made(base) if base is not None else self._taken(source)
         return self._known[source]
+
+    @property
+    def _cache(self) -> Cache:
+        return self._open_cache()
 
     def _base(self, source: ImageSource) -> Base | None:
         return find_base(source) if self._made_here(source) else None

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from converter import interrupt
@@ -99,9 +100,9 @@ class Builder:
         self._progress = progress
         self._running = Running()
         self._stopping = threading.Event()
-        self._cache = Cache(places.state.absolute() / CACHE)
+        self._state = places.state.absolute()
         self._images = BaseImages(
-            self._cache,
+            lambda: self._cache,
             self._spool,
             settings.image,
             made_here=settings.made_here,
@@ -117,7 +118,13 @@ class Builder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cache.close()
+        if "_cache" in self.__dict__:
+            self._cache.close()
+
+    @cached_property
+    def _cache(self) -> Cache:
+        """Made when it is needed: a Dockerfile that is refused leaves nothing."""
+        return Cache(self._state / CACHE)
 
     def base_config(self, source: ImageSource) -> ImageConfig:
         """The config of an image that a Dockerfile speaks of. Raises ConversionError when it cannot be had."""

@@ -46,7 +46,8 @@ def _workdir(step: Workdir, stage: Stage, below: Layers, common: Surroundings) -
 
 def _copy(step: Copy, stage: Stage, below: Layers, common: Surroundings) -> Layer:
     # With --link it is the same upon whatever it lies. Names of owners are of one tree.
-    apart = step.link and (step.chown is None or not step.chown.strip("0123456789:"))
+    # With --chmod BuildKit takes it for an ordinary COPY.
+    apart = step.link and not step.chmod and (step.chown is None or not step.chown.strip("0123456789:"))
     parts = ("copy", "" if apart else top(below), _described(step))
     if step.origin is None:
         return _copy_from(step, stage, below, common, common.context, parts, apart=apart)
