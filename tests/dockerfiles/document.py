@@ -20,7 +20,8 @@ Written by `D2N_WRITE_DOCKERFILES=1 ./run-tests --lab tests/dockerfiles`. Each c
   the same file, and its time: either both have the time of the source, or both were made by the build.
 
 *equal*: in all of that. *refused*: Docker refuses it, and so do we, for the same reason. *documented*: Docker 26.1's
-own frontend lacks it, and its documentation decides. Numbers are the differences that are meant, listed below.
+own frontend lacks it, and its documentation decides. Numbers are the differences that are meant, listed below; the
+first of them is not shown, since it depends on which of two comes first in Docker.
 """
 
 _PARTS = (
@@ -52,13 +53,14 @@ def _summary(outcomes: Iterable[Outcome], values: int) -> str:
     text = f"{len(shown)} cases: {counts['equal']} equal, {counts['refused']} refused by both, "
     text += f"{counts['documented']} as documented, {listed} with a difference that is meant"
     text += f", {counts['**FAIL**']} failed" if counts["**FAIL**"] else ""
-    return f"{text}. The values of {values} expressions ($x, ${{x:-y}}, quotes, escapes, …) are Docker's as well.\n"
+    return f"{text}.\nThe values of {values} expressions ($x, ${{x:-y}}, quotes, escapes, …) are Docker's as well.\n"
 
 
 def _shown(outcome: Outcome) -> str:
     if outcome.failures:
         return "**FAIL**"
-    numbers = sorted({LISTED.index(reason) + 1 for _, reason in outcome.differences if reason is not None})
+    reasons = {reason for _, reason in outcome.differences if reason is not None and not reason.sometimes}
+    numbers = sorted(LISTED.index(reason) + 1 for reason in reasons)
     if numbers:
         return " ".join(f"[{number}](#d{number})" for number in numbers)
     if outcome.case.documented is not None:

@@ -22,16 +22,16 @@ from tests.dockerfiles.place import Place
 from tests.trees import facts
 
 
-def build_here(place: Place, work: Path, case: Case) -> Built:
+def build_here(place: Place, work: Path, case: Case, *, chroot: bool = False) -> Built:
     """Build a case whose context is written; all cases have one cache, in `work`."""
     try:
         with tempfile.TemporaryDirectory(dir=work) as directory:
-            return _build(place, Places(work), Path(directory), case)
+            return _build(place, Places(work), Path(directory), case, chroot=chroot)
     except ConversionError as error:
         return Built(error=str(error))
 
 
-def _build(place: Place, places: Places, directory: Path, case: Case) -> Built:
+def _build(place: Place, places: Places, directory: Path, case: Case, *, chroot: bool) -> Built:
     spool, tree = directory / "spool", directory / "tree"
     spool.mkdir()
     tree.mkdir()
@@ -44,6 +44,7 @@ def _build(place: Place, places: Places, directory: Path, case: Case) -> Built:
     settings = Settings(
         image=image,
         made_here=lambda source: False,
+        chroot=chroot,
         secrets={name: place.secret(case, name).read_bytes() for name in case.secrets},
         agents={"default": place.agent} if case.ssh else {},
         allow=frozenset(case.allow),
