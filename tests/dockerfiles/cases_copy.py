@@ -548,7 +548,7 @@ COPY other ./
         BUSYBOX
         + r"""
 COPY own /etc/hosts
-RUN grep -c own /etc/hosts >/one
+RUN grep -c own /etc/hosts >/one; true
 COPY own /etc/resolv.conf
 COPY d /etc
 RUN grep -c own /etc/hosts >>/one; ls /etc >/two
