@@ -37,6 +37,7 @@ wheel:x:10:root
         ("65532:65532", Account(65532, 65532, (65532,), "/")),
         ("nohome", Account(7, 7, (7,), "/")),
         ("app:", Account(1000, 1001, (1001, 33, 34), "/home/app")),
+        ("app:www:root", Account(1000, 33, (33,), "/home/app")),
     ],
 )
 def test_like_docker(user: str, expected: Account) -> None:

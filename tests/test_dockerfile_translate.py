@@ -325,6 +325,10 @@ def test_an_interruption_leaves_what_was_there(context: Path, tmp_path: Path, nu
         assert left == [] or number == signal.SIGKILL
         assert all(name.startswith(".out.docker2nspawn-") for name in left)
         assert not any((tmp_path / name / MARKER).exists() for name in left)
+    for name in left:
+        os.utime(tmp_path / name, (0, 0))  # not just made
+    _translate(context, output, force=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"context", "out"}
 
 
 def test_the_marker_says_what_it_is(context: Path, tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +26,7 @@ MARKER = ".docker2nspawn"
 """The file that tells a directory of ours, which --force may replace, from others."""
 
 _STAGED = ".docker2nspawn-"  # after its future name, in that of the hidden directory
+_JUST_MADE = 60  # seconds: its maker may not hold the lock yet
 _KEPT = ("secrets", "cache")  # the user's own, beside what we have made
 
 
@@ -69,16 +74,34 @@ def staging(output: Path) -> Iterator[Path]:
     parent = output.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        _remove_dead(parent, f".{output.name}{_STAGED}")
         staged = Path(tempfile.mkdtemp(dir=parent, prefix=f".{output.name}{_STAGED}"))
+        lock = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             staged.chmod(0o755)
             yield staged
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+            os.close(lock)
     except OSError as error:
         raise ConversionError(
             f"cannot write {output}: {error.strerror} ({error.filename or parent})"
         ) from None
+
+
+def _remove_dead(parent: Path, prefix: str) -> None:
+    """Remove what killed translations left: directories that nobody holds a lock on, and that are not just made."""
+    for path in parent.iterdir():
+        if not path.name.startswith(prefix) or time.time() - path.lstat().st_mtime < _JUST_MADE:
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(fd)
 
 
 def publish(staged: Path, output: Path) -> None:

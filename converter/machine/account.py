@@ -18,7 +18,7 @@ def resolve_account(user: str, passwd: bytes | None, group: bytes | None) -> Acc
 
     Raises ConversionError where `docker run` would refuse to start: an unknown name, an id out of range.
     """
-    user_part, _, group_part = user.partition(":")
+    user_part, group_part, *_ = (*user.split(":"), "")  # what stands behind a second colon is ignored
     wanted_uid = _number(user_part)
     uid, gid, home, name = 0, 0, "/", ""
     for fields in _lines(passwd, 7):
