@@ -262,7 +262,11 @@ unpack() {
     directory "$1" 0:0
     at=${at:-/}
     new=$(mktemp -d "${at%/}/.unpacked-XXXXXX") # tar would follow links that are in the tree
-    tar -p --numeric-owner -C "$new" "$2" "$3"
+    if tar --help 2>/dev/null | grep -q -e --xattrs-include; then
+        tar -p --numeric-owner --xattrs --xattrs-include='*' -C "$new" "$2" "$3"
+    else
+        tar -p --numeric-owner -C "$new" "$2" "$3"
+    fi
     fill "$at" "$new"
     rm -rf "$new"
 }
@@ -284,6 +288,8 @@ put() {
             ;;
         esac
         [ ! -d "${at:-/}" ] || at=$at/$2
+        [ -d "${at%/*}/" ] || mkdir -p "${at%/*}" # where a link led to what is not there
+        uncover "$at"
         [ ! -d "$at" ] || [ -L "$at" ] || fail "a directory is in the place of the file $at"
         cp -af --remove-destination "$1" "$at"
         if [ -n "$owner" ]; then
@@ -297,9 +303,34 @@ put() {
 # fill DIRECTORY SOURCE: all that the directory SOURCE holds into DIRECTORY, which itself stays as it is.
 fill() {
     was=$(stat -c '%u:%g %a' "$1")
-    cp -af --remove-destination "$2/." "$1"
-    chown "${was% *}" "$1"
-    chmod "${was#* }" "$1"
+    into=$1 whole=$2
+    for file in hosts resolv.conf; do
+        [ ! -e "$whole/$file" ] || uncover "$into/$file"
+        [ ! -e "$whole/etc/$file" ] || uncover "$into/etc/$file"
+    done
+    if is_own "$into" dev && is_own "$into" proc && is_own "$into" sys; then
+        cp -af --remove-destination "$whole/." "$into"
+    else
+        set --
+        for entry in "$whole"/* "$whole"/.[!.]* "$whole"/..?*; do
+            is_there "$entry" && is_own "$into" "${entry##*/}" && set -- "$@" "$entry"
+        done
+        [ $# -eq 0 ] || cp -af --remove-destination "$@" "$into/"
+    fi
+    chown "${was% *}" "$into"
+    chmod "00${was#* }" "$into" # without the zeros a set-group-ID bit would stay
+}
+
+# is_own DIRECTORY NAME: is NAME in it no directory on which something is mounted while this script runs?
+is_own() {
+    [ ! -d "$1/$2" ] || [ -L "$1/$2" ] || [ "$(stat -c %d "$1/$2")" = "$(stat -c %d "$1")" ]
+}
+
+# uncover PATH: the file itself is to be written, so nothing is mounted on it any longer.
+uncover() {
+    case $1 in
+    */etc/hosts | */etc/resolv.conf) [ ! -f "$1" ] || umount "$1" 2>/dev/null || : ;;
+    esac
 }
 
 # below SOURCE COPY chown|chmod …: does that to all in COPY that came from SOURCE, and gives back setuid.

@@ -76,7 +76,7 @@ def translate(wanted: Wanted, open_image: OpenImage) -> Translated:
     if wanted.platform is not None:
         options = replace(options, platform=wanted.platform)
     images = _Images(given_bases(wanted.bases), open_image)
-    recipe = evaluate(read(str(dockerfile), read_file(dockerfile)), options, images.config)
+    recipe = _distinct(evaluate(read(str(dockerfile), read_file(dockerfile)), options, images.config))
     context = left_out(open_context(directory, dockerfile), wanted.output)
     check_output(wanted.output, force=wanted.force)
     with staging(wanted.output) as staged:
@@ -96,6 +96,16 @@ def translate(wanted: Wanted, open_image: OpenImage) -> Translated:
         files,
         notes,
     )
+
+
+def _distinct(recipe: Recipe) -> Recipe:
+    """Of stages that have the same name, only the last one keeps it: the others are called by their numbers."""
+    last = {stage.name: stage.index for stage in recipe.stages}
+    stages = {
+        stage.index: stage if last[stage.name] == stage.index else replace(stage, name=None)
+        for stage in recipe.stages
+    }
+    return replace(recipe, stages=tuple(stages.values()), target=stages[recipe.target.index])
 
 
 def notes_text(notes: Iterable[Note]) -> str:

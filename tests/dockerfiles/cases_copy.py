@@ -543,6 +543,22 @@ COPY other ./
         _TREE,
     ),
     Case(
+        "copy-hosts",
+        "files of which RUN sees others in their place",
+        BUSYBOX
+        + r"""
+COPY own /etc/hosts
+RUN grep -c own /etc/hosts >/one; true
+COPY own /etc/resolv.conf
+COPY d /etc
+RUN grep -c own /etc/hosts >>/one; ls /etc >/two
+FROM scratch
+COPY --from=0 / /
+COPY own /etc/hosts
+""",
+        {"own": "own\n", "d/hosts": "d\n", "d/more": "more\n"},
+    ),
+    Case(
         "copy-nothing",
         "an empty directory, to several kinds of places",
         BUSYBOX + "COPY none /a\nCOPY none/ /b/\nCOPY none empty /c/\nCOPY none /etc\n",
