@@ -214,7 +214,8 @@ def _options(
 def main() -> None:
     """Entry point: 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt.on_signal)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, interrupt.on_signal)
     try:
         try:
             app()

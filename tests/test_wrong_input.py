@@ -221,3 +221,17 @@ def test_trust_is_a_link_that_can_be_left_out(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert not link.is_symlink()
     assert re.search("nspawn ignores SystemCallFilter, .*PrivateUsers, .*VirtualEthernet", done.stdout)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As under nohup(1)."""
+    code = (
+        "import signal, sys\n"
+        "from converter import cli\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "sys.argv = ['docker2nspawn', 'convert', '/nowhere']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n"
+        "    print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, signal.getsignal(signal.SIGTERM).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True on_signal\n"
