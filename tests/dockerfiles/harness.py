@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from tests.dockerfiles import expressions
 from tests.dockerfiles.built import Built, Difference, differences, from_docker
@@ -67,10 +68,10 @@ def run_docker(place: Place, cases: Iterable[Case]) -> dict[str, Built]:
 
 def run_here(place: Place, work: Path, cases: Iterable[Case], *, chroot: bool = False) -> dict[str, Built]:
     """What we make of them, from the images of the same Docker."""
-    os.environ["DOCKER_HOST"] = place.host.docker
     state = work / f"equal-{'chroot' if chroot else 'nspawn'}"
     state.mkdir()
-    return each(lambda case: build_here(place, state, case, chroot=chroot), cases)
+    with mock.patch.dict(os.environ, DOCKER_HOST=place.host.docker):
+        return each(lambda case: build_here(place, state, case, chroot=chroot), cases)
 
 
 def compare(docker: Mapping[str, Built], ours: Mapping[str, Built]) -> dict[str, Outcome]:
