@@ -195,11 +195,15 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
                 _prepare(places, journal, files.files, made)
                 _write_synced(stage.path / _JOURNAL, json.dumps({**journal, "decided": True}), 0o600)
             except BaseException:
-                _undo(stage.path, places, journal)
+                _undo(places, journal)
+                locks.close()
+                (stage.path / _JOURNAL).unlink(missing_ok=True)
                 for directory in reversed(made):
                     directory.rmdir()
                 raise
             _finish(stage.path, places, journal)
+            locks.close()  # before the journal goes, which tells of the lock's file
+            (stage.path / _JOURNAL).unlink()
 
 
 def _check_address(places: Places, name: str, files: Files) -> None:
@@ -229,10 +233,9 @@ def _prepare(places: Places, journal: dict[str, Any], files: Iterable[File], mad
             _sync_directory(parent)
 
 
-def _undo(stage: Path, places: Places, journal: dict[str, Any]) -> None:
+def _undo(places: Places, journal: dict[str, Any]) -> None:
     for relative in (*journal["texts"], *journal["links"]):
         _waiting(places.root / relative).unlink(missing_ok=True)
-    (stage / _JOURNAL).unlink(missing_ok=True)
 
 
 def _finish(stage: Path, places: Places, journal: dict[str, Any]) -> None:
@@ -261,7 +264,6 @@ def _finish(stage: Path, places: Places, journal: dict[str, Any]) -> None:
     elif not _is_installed(tree, journal):
         _exchange(stage / "root", tree)
     _sync_directory(tree.parent)
-    (stage / _JOURNAL).unlink()
 
 
 def _is_installed(tree: Path, journal: dict[str, Any]) -> bool:
@@ -299,7 +301,8 @@ def _recover_one(stage: Path, places: Places) -> None:
         if journal["decided"] and not taken:
             _finish(stage, places, journal)
         else:
-            _undo(stage, places, journal)
+            _undo(places, journal)
+    (stage / _JOURNAL).unlink()
 
 
 @contextlib.contextmanager

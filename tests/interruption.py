@@ -227,8 +227,9 @@ def _convert_and_exit(arguments: list[str], errors: int) -> None:
 
 
 def _ignore_signals() -> None:
+    """By a handler: what is ignored as nohup(1) does it, a conversion ignores too."""
     for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
 
 
 if __name__ == "__main__":
