@@ -34,7 +34,7 @@ def shop(tmp_path: Path) -> Path:
     [
         (("convert", "./shop/nothing"), "there is no file or folder"),
         (("convert", "dockerfile:shop/nothing"), "cannot read the Dockerfile 'shop/nothing': No such file"),
-        (("convert", "shop", "--target", "buil"), "Dockerfile:.*did you mean built"),
+        (("plan", "shop", "--target", "buil"), "Dockerfile:.*did you mean built"),
         (("convert", "shop", "--file", "other"), "cannot read the Dockerfile 'other'"),
         (("convert", "shop", "--base", "debian:12"), "--base 'debian:12': write NAME=SOURCE"),
         (("convert", "shop", "--secret", "src=x"), "--secret 'src=x': write id=ID,src=FILE"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -50,6 +51,8 @@ def place(kind: str, tmp_path: Path) -> Iterator[Path]:
     if kind == "disk":
         yield tmp_path
         return
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("/dev/shm cannot be written here")
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-test-", dir="/dev/shm") as directory:
         yield Path(directory)
 
