@@ -17,3 +17,7 @@ class ConversionError(Exception):
         if len(text) > _LONGEST:
             text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class PassingError(ConversionError):
+    """The fault is not the input's and may pass by itself: trying again later makes sense."""
