@@ -32,16 +32,18 @@ from converter.rootfs.extract import TreeWriter, writing
 from converter.rootfs.fixup import apply_changes
 from converter.rootfs.merge import Limits, Plan, scan
 from converter.rootfs.standing import StandingTree
+from converter.sharing import Shared, sharing
 from converter.systemd import installed_version, resolv_conf_mode
 from converter.volumes import fill_volumes
 
 if TYPE_CHECKING:
     from converter.dockerfile.translate import Translated
+    from converter.image.registry import Needed
 
 HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
 
-def plan(source: str, options: Options, progress: Progress) -> Result:
+def plan(source: str | Reference, options: Options, progress: Progress) -> Result:
     """Everything that `convert` would decide; writes nothing but what it fetches into a temporary directory.
 
     Raises ConversionError when the source cannot be converted.
@@ -59,8 +61,10 @@ def plan(source: str, options: Options, progress: Progress) -> Result:
     return result
 
 
-def convert(source: str, options: Options, progress: Progress) -> Result:
-    """Make the machine and put it in its place.
+def convert(
+    source: str | Reference, options: Options, progress: Progress, shared: Shared | None = None
+) -> Result:
+    """Make the machine and put it in its place; what is `shared` with other images is taken from the cache.
 
     Raises ConversionError, with everything as it was before, when that cannot be done.
     """
@@ -70,9 +74,13 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     recover(places)
     check_free(places, name, force=options.force)
     with staging(places) as stage, _disk_errors(stage):
-        make = _build if reference.transport == "dockerfile" else _unpack
+        if reference.transport == "dockerfile":
+            image, mapped, further = _build(reference, name, stage, options=options, progress=progress)
+        else:
+            image, mapped, further = _unpack(
+                reference, name, stage, options=options, progress=progress, shared=shared
+            )
         with _open_tree(stage) as root_fd:
-            image, mapped, further = make(reference, name, stage, root_fd, options=options, progress=progress)
             apply_changes(mapped.changes, root_fd, ownership=os.geteuid() == 0)
             volumes, kept = fill_volumes(
                 mapped.machine.volumes,
@@ -154,12 +162,26 @@ def _plan_dockerfile(reference: Reference, name: str, options: Options, progress
 
 
 def _unpack(
-    reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
+    reference: Reference,
+    name: str,
+    stage: Staging,
+    *,
+    options: Options,
+    progress: Progress,
+    shared: Shared | None,
 ) -> tuple[Image, Mapped, list[Note]]:
     """Write the tree of an image; what the mapping cannot know is in the notes."""
+    with sharing(Places(options.root), shared) as common:
+        if common is not None:
+            image = _open(reference, options, stage.spool, progress, common.needed)
+            if common.unpack(image, stage.tree, limits=_limits(stage, options), progress=progress):
+                with _open_tree(stage) as root_fd:
+                    mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
+                return image, mapped, []
+            stage.empty()
     image = _open(reference, options, stage.spool, progress)
     limits = _limits(stage, options)
-    with writing(root_fd, ownership=os.geteuid() == 0) as writer:
+    with _open_tree(stage) as root_fd, writing(root_fd, ownership=os.geteuid() == 0) as writer:
         merged, mapped = _decide(image, name, progress, limits, writer, options=options)
         refuse_losses(result_of(image, mapped, Places(options.root), options), options)
         losses = [Note("dropped", "files", loss) for loss in writer.finish(merged, progress)]
@@ -167,7 +189,7 @@ def _unpack(
 
 
 def _build(
-    reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
+    reference: Reference, name: str, stage: Staging, *, options: Options, progress: Progress
 ) -> tuple[Image, Mapped, list[Note]]:
     """Build the tree of a Dockerfile."""
     from converter.building import build_tree  # here, because BuildKit's parser takes long to load
@@ -184,7 +206,8 @@ def _build(
         output=options.output,
         progress=progress,
     )
-    mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
+    with _open_tree(stage) as root_fd:
+        mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
     return image, mapped, list(notes)
 
 
@@ -207,8 +230,8 @@ def _limits(stage: Staging, options: Options) -> Limits:
     return Limits(options.max_entries, _room(stage) if options.max_size is None else options.max_size)
 
 
-def _resolve(source: str, options: Options) -> tuple[Reference, str]:
-    reference = _with_transport(parse_reference(source))
+def _resolve(source: str | Reference, options: Options) -> tuple[Reference, str]:
+    reference = _with_transport(parse_reference(source) if isinstance(source, str) else source)
     if options.build != BuildChoices() and reference.transport != "dockerfile":
         raise ConversionError(f"{source} is no Dockerfile, and only for one there is something to build")
     if options.name is not None:
@@ -240,7 +263,14 @@ def _own_name(reference: Reference, places: Places) -> str:
     return f"{name[: HOST_NAME_MAX - len(mark) - 1].rstrip('.-')}-{mark}"
 
 
-def _open(reference: Reference, options: Options, spool: Path, progress: Progress) -> Image:
+def _open(
+    reference: Reference,
+    options: Options,
+    spool: Path,
+    progress: Progress,
+    needed: Needed | None = None,
+) -> Image:
+    """The image, of which no more than the `needed` layers are fetched where they lie elsewhere."""
     platform = options.platform or this_platform()
     match reference.transport:
         case "docker-daemon":
@@ -262,6 +292,7 @@ def _open(reference: Reference, options: Options, spool: Path, progress: Progres
                 spool=spool,
                 progress=progress,
                 plain_http=options.plain_http,
+                needed=needed,
             )
         case "oci":
             return layout.open_layout(Path(reference.name), reference.tag, platform=platform)

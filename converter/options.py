@@ -38,4 +38,5 @@ class Options:
     systemd: int | None = None  # None: what is installed below root
     restart_unhealthy: bool = False
     build: BuildChoices = field(default_factory=BuildChoices)
+    batch: str | None = None  # what marks the records of all machines of a batch
     output: Callable[[str, bytes], None] | None = None  # what a RUN prints, with its stage

@@ -115,13 +115,14 @@ def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, 
         "source": image.source,
         "digest": image.digest,
         "platform": str(image.platform),
+        "batch": options.batch,
         "systemd": mapped.systemd,
         "address": machine.address,
         "volumes": [volume.name for volume in machine.volumes],
         "options": {
             key: None if value is None else str(value)
             for key, value in asdict(options).items()
-            if key != "output"
+            if key not in {"output", "batch"}
         },
         "config": asdict(image.config),
         "container": image.container,
