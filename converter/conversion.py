@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converter import interrupt
 from converter.dockerfile.choices import BuildChoices
-from converter.errors import ConversionError
+from converter.errors import ConversionError, NoRoomError
+from converter.fingerprint import fingerprint
 from converter.image import archive, layout
+from converter.image.chain import known_diff_ids
 from converter.image.model import Image, Platform, this_platform
 from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
 from converter.install import Files, Staging, check_free, install, recover, staging
@@ -26,7 +29,7 @@ from converter.machine.network import free_address
 from converter.note import Note
 from converter.options import OLDEST_SYSTEMD, Options
 from converter.places import Places, recorded_address, used_addresses
-from converter.progress import Progress
+from converter.progress import Progress, Silent
 from converter.result import Result, files_of, heading_of, refuse_losses, result_of
 from converter.rootfs.extract import TreeWriter, writing
 from converter.rootfs.fixup import apply_changes
@@ -74,6 +77,7 @@ def convert(
     recover(places)
     check_free(places, name, force=options.force)
     with staging(places) as stage, _disk_errors(stage):
+        context = _context(reference, options)
         if reference.transport == "dockerfile":
             image, mapped, further = _build(reference, name, stage, options=options, progress=progress)
         else:
@@ -94,13 +98,66 @@ def convert(
         result = replace(result, notes=(*result.notes, *further, *kept))
         refuse_losses(result, options)
         files = Files(
-            files_of(image, mapped, result, reference, places, options),
+            files_of(image, mapped, result, reference, places, options, context),
             trusted=result.trusted_path is not None,
             volumes=volumes,
             address=mapped.machine.address,
         )
         install(stage, places, name, files, force=options.force)
     return result
+
+
+@dataclass(frozen=True)
+class Known:
+    """What can be told of a source at little cost; of a Dockerfile no more than `context`, which stands for its files.
+
+    `diff_ids` and `sizes` (bytes, as they come) are those of the lowest layers that have such. `container` is what
+    `docker inspect` says.
+    """
+
+    reference: Reference
+    digest: str | None = None
+    diff_ids: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    container: Mapping[str, Any] | None = None
+    context: str | None = None
+
+
+def look(reference: Reference, options: Options, spool: Path) -> Known:
+    """What the source is now; no layer is fetched. Raises ConversionError when it cannot be told."""
+    reference = _with_transport(reference)
+    if reference.transport == "dockerfile":
+        return Known(reference, context=_context(reference, options))
+    if reference.transport in {"docker-daemon", "container"}:
+        from converter.image import daemon  # here, because Docker's SDK takes long to load
+
+        seen = daemon.look(reference.name, container=reference.transport == "container")
+        return Known(reference, seen.digest, seen.diff_ids, (), seen.container)
+    image = _open(reference, options, spool, Silent(), lambda _: ())
+    diff_ids = known_diff_ids(image)
+    return Known(
+        reference, image.digest, diff_ids, tuple(layer.size for layer in image.layers[: len(diff_ids)])
+    )
+
+
+def share(reference: Reference, options: Options, progress: Progress, shared: Shared) -> None:
+    """Put what an image shares with others into the cache. Raises ConversionError when that cannot be done."""
+    interrupt.in_time()
+    places = Places(options.root)
+    with staging(places) as stage, _disk_errors(stage), sharing(places, shared) as common:
+        if common is not None:
+            image = _open(_with_transport(reference), options, stage.spool, progress, common.needed_to_make)
+            common.make(image, limits=_limits(stage, options), progress=progress)
+
+
+def _context(reference: Reference, options: Options) -> str | None:
+    """What stands for the files of a Dockerfile."""
+    if reference.transport != "dockerfile":
+        return None
+    from converter.building import locate  # here, because BuildKit's parser takes long to load
+
+    dockerfile, context = locate(Path(reference.name), options.build.file)
+    return fingerprint((dockerfile, context))
 
 
 def translate(path: Path, output: Path, options: Options, progress: Progress) -> Translated:
@@ -382,6 +439,7 @@ def _disk_errors(stage: Staging) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or stage.path.parent
-        raise ConversionError(f"cannot write below {stage.path.parent}: {error.strerror} ({where})") from None
+        kind = NoRoomError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ConversionError
+        raise kind(f"cannot write below {stage.path.parent}: {error.strerror} ({where})") from None
     except shutil.Error as error:
         raise ConversionError(f"cannot write below {stage.path.parent}: {error}") from None

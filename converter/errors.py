@@ -21,3 +21,7 @@ class ConversionError(Exception):
 
 class PassingError(ConversionError):
     """The fault is not the input's and may pass by itself: trying again later makes sense."""
+
+
+class NoRoomError(ConversionError):
+    """The disk is full, or would be."""

@@ -68,16 +68,26 @@ class Sharing:
             if diff_ids[number] not in self._shared.layers or self._use(_layer_key(diff_ids[number])) is None
         ]
 
+    def needed_to_make(self, diff_ids: Sequence[str]) -> Collection[int]:
+        """The numbers of the layers that have to be read to make only what is shared."""
+        chains = chain_ids(diff_ids)
+        top = max((count for count, chain in enumerate(chains, 1) if chain in self._shared.chains), default=0)
+        return [
+            number
+            for number in self.needed(diff_ids)
+            if number < top or diff_ids[number] in self._shared.layers
+        ]
+
     def unpack(self, image: Image, tree: Path, *, limits: Limits, progress: Progress) -> bool:
         """Make the empty directory `tree` that of the image; False when it does not work out, and `tree` is of no use.
 
-        Raises PassingError and OSError.
+        Raises PassingError.
         """
         try:
             return self._unpack(image, tree, limits, progress)
         except PassingError:
             raise
-        except ConversionError:
+        except (ConversionError, OSError):
             return False
 
     def make(self, image: Image, *, limits: Limits, progress: Progress) -> None:

@@ -35,7 +35,7 @@ from converter.rootfs.directories import DIRECTORY
 
 _FORMAT = 1  # a cache of another format is another cache
 _KEY = 32  # hex digits: short, because 100 of them must fit in one page of mount options
-_PARTIAL = ".#"
+PARTIAL = ".#"  # begins the name of what is being made, or removed
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _POLL = 0.1  # seconds between looks at a lock that another process holds
 
@@ -120,7 +120,7 @@ class Cache:
 
     def name(self, key: str, layer: Layer) -> None:
         """Remember that `key` comes to this layer, from now on."""
-        waiting = self._names / f"{_PARTIAL}{key}-{os.getpid()}-{time.monotonic_ns()}"
+        waiting = self._names / f"{PARTIAL}{key}-{os.getpid()}-{time.monotonic_ns()}"
         waiting.symlink_to(layer.key)
         waiting.replace(self._names / key)
 
@@ -135,7 +135,7 @@ class Cache:
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
-            yield self.find(key) if _is_still(fd, path) else None
+            yield self.find(key) if is_still(fd, path) else None
         finally:
             os.close(fd)
 
@@ -153,7 +153,7 @@ class Cache:
             if self.find(key) is not None:
                 yield None
                 return
-            path = self.layers / f"{_PARTIAL}{key}"
+            path = self.layers / f"{PARTIAL}{key}"
             making = Making(key, path)
             try:
                 remove(path)
@@ -213,7 +213,7 @@ class Cache:
                 while not _try_lock(fd):
                     stopped()
                     time.sleep(_POLL)
-                if _is_still(fd, path):  # else its last holder has taken it away
+                if is_still(fd, path):  # else its last holder has taken it away
                     return fd
             except BaseException:
                 os.close(fd)
@@ -222,17 +222,17 @@ class Cache:
 
     def _remove_dead(self) -> None:
         """Remove what killed builds were making, and their locks."""
-        partial = [path.name.removeprefix(_PARTIAL) for path in self.layers.glob(f"{_PARTIAL}*")]
+        partial = [path.name.removeprefix(PARTIAL) for path in self.layers.glob(f"{PARTIAL}*")]
         for name in {*partial, *(path.name for path in self._locks.iterdir())}:
             lock = self._locks / name
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if _try_lock(fd) and _is_still(fd, lock):
-                    remove(self.layers / f"{_PARTIAL}{name}")
+                if _try_lock(fd) and is_still(fd, lock):
+                    remove(self.layers / f"{PARTIAL}{name}")
                     lock.unlink()
             finally:
                 os.close(fd)
-        for link in self._names.glob(f"{_PARTIAL}*"):
+        for link in self._names.glob(f"{PARTIAL}*"):
             if not Path("/proc", link.name.split("-")[1]).exists():
                 link.unlink(missing_ok=True)
 
@@ -245,7 +245,8 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _is_still(fd: int, path: Path) -> bool:
+def is_still(fd: int, path: Path) -> bool:
+    """Is what was opened as `fd` what is at `path` now?"""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:

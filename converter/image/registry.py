@@ -21,7 +21,7 @@ from typing import BinaryIO
 import requests
 import urllib3
 
-from converter.errors import ConversionError, PassingError
+from converter.errors import ConversionError, NoRoomError, PassingError
 from converter.image.access import (
     BUSY,
     Access,
@@ -133,9 +133,7 @@ def _fetch(
     total = sum(blob.size for blob in blobs.values())
     free = shutil.disk_usage(spool).free
     if total > free:
-        raise ConversionError(
-            f"{image} has {total >> 20} MiB and {spool} {free >> 20} MiB free; make room first"
-        )
+        raise NoRoomError(f"{image} has {total >> 20} MiB and {spool} {free >> 20} MiB free; make room first")
     if blobs:
         with progress.step(f"fetching {image}", total) as step:
             _fetch_all(client, tuple(blobs.values()), spool, step, jobs)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from converter.errors import ConversionError
+from converter.errors import ConversionError, NoRoomError
 from converter.progress import Progress
 from converter.rootfs.stream import AnyLayer, LayerStream, describe, open_layer, open_layers
 from converter.rootfs.tar import PATH_MAX, Entry, read_entries
@@ -235,7 +235,7 @@ class _Count:
     def content(self, entry: Entry) -> None:
         self.stored += entry.stored
         if self._limits.content is not None and self.stored > self._limits.content:
-            raise ConversionError(
+            raise NoRoomError(
                 f"the image unpacks to more than {self._limits.content >> 10} KiB; make room first, "
                 "or allow more with --max-size"
             )
