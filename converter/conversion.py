@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +21,7 @@ from converter.install import Files, Staging, check_free, install, recover, stag
 from converter.machine.facts import Facts, observe
 from converter.machine.mapping import Mapped, RunOptions, map_image
 from converter.machine.network import free_address
+from converter.naming import own_name
 from converter.note import Note
 from converter.options import OLDEST_SYSTEMD, Options
 from converter.places import Places, recorded_address, used_addresses
@@ -37,8 +36,6 @@ from converter.volumes import fill_volumes
 
 if TYPE_CHECKING:
     from converter.dockerfile.translate import Translated
-
-HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
 
 def plan(source: str, options: Options, progress: Progress) -> Result:
@@ -214,7 +211,7 @@ def _resolve(source: str, options: Options) -> tuple[Reference, str]:
     if options.name is not None:
         check_machine_name(options.name)
         return reference, options.name
-    return reference, _own_name(reference, Places(options.root))
+    return reference, own_name(reference, Places(options.root))
 
 
 def _with_transport(reference: Reference) -> Reference:
@@ -225,19 +222,6 @@ def _with_transport(reference: Reference) -> Reference:
 
     transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
     return replace(reference, transport=transport)
-
-
-def _own_name(reference: Reference, places: Places) -> str:
-    """The reference's own name, with a mark when a machine that was made from something else has it already."""
-    name = machine_name(reference)
-    try:
-        taken_by = json.loads(places.record(name).read_bytes())["reference"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return name
-    if taken_by == reference.full() or not places.tree(name).exists():
-        return name
-    mark = sha256(reference.full().encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{name[: HOST_NAME_MAX - len(mark) - 1].rstrip('.-')}-{mark}"
 
 
 def _open(reference: Reference, options: Options, spool: Path, progress: Progress) -> Image:
