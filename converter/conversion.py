@@ -3,47 +3,41 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converter import interrupt
 from converter.dockerfile.choices import BuildChoices
 from converter.errors import ConversionError, NoRoomError
-from converter.fingerprint import fingerprint
-from converter.image import archive, layout
-from converter.image.chain import known_diff_ids
-from converter.image.model import Image, Platform, this_platform
-from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
+from converter.image.model import Image, this_platform
+from converter.image.reference import Reference, check_machine_name, machine_name, parse_reference
 from converter.install import Files, Staging, check_free, install, recover, staging
 from converter.machine.facts import Facts, observe
 from converter.machine.mapping import Mapped, RunOptions, map_image
 from converter.machine.network import free_address
+from converter.naming import own_name
 from converter.note import Note
 from converter.options import OLDEST_SYSTEMD, Options
 from converter.places import Places, recorded_address, used_addresses
-from converter.progress import Progress, Silent
+from converter.progress import Progress
 from converter.result import Result, files_of, heading_of, refuse_losses, result_of
 from converter.rootfs.extract import TreeWriter, writing
 from converter.rootfs.fixup import apply_changes
 from converter.rootfs.merge import Limits, Plan, scan
 from converter.rootfs.standing import StandingTree
 from converter.sharing import Shared, sharing
+from converter.sources import context_of, image_opener, open_image, with_transport
 from converter.systemd import installed_version, resolv_conf_mode
 from converter.volumes import fill_volumes
 
 if TYPE_CHECKING:
     from converter.dockerfile.translate import Translated
-    from converter.image.registry import Needed
-
-HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
 
 def plan(source: str | Reference, options: Options, progress: Progress) -> Result:
@@ -55,7 +49,7 @@ def plan(source: str | Reference, options: Options, progress: Progress) -> Resul
     if reference.transport == "dockerfile":
         return _plan_dockerfile(reference, name, options, progress)
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
-        image = _open(reference, options, Path(spool), progress)
+        image = open_image(reference, options, Path(spool), progress)
         _, mapped = _decide(
             image, name, progress, Limits(options.max_entries, options.max_size), None, options=options
         )
@@ -77,7 +71,7 @@ def convert(
     recover(places)
     check_free(places, name, force=options.force)
     with staging(places) as stage, _disk_errors(stage):
-        context = _context(reference, options)
+        context = context_of(reference, options)
         if reference.transport == "dockerfile":
             image, mapped, further = _build(reference, name, stage, options=options, progress=progress)
         else:
@@ -107,57 +101,16 @@ def convert(
     return result
 
 
-@dataclass(frozen=True)
-class Known:
-    """What can be told of a source at little cost; of a Dockerfile no more than `context`, which stands for its files.
-
-    `diff_ids` and `sizes` (bytes, as they come) are those of the lowest layers that have such. `container` is what
-    `docker inspect` says.
-    """
-
-    reference: Reference
-    digest: str | None = None
-    diff_ids: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = ()
-    container: Mapping[str, Any] | None = None
-    context: str | None = None
-
-
-def look(reference: Reference, options: Options, spool: Path) -> Known:
-    """What the source is now; no layer is fetched. Raises ConversionError when it cannot be told."""
-    reference = _with_transport(reference)
-    if reference.transport == "dockerfile":
-        return Known(reference, context=_context(reference, options))
-    if reference.transport in {"docker-daemon", "container"}:
-        from converter.image import daemon  # here, because Docker's SDK takes long to load
-
-        seen = daemon.look(reference.name, container=reference.transport == "container")
-        return Known(reference, seen.digest, seen.diff_ids, (), seen.container)
-    image = _open(reference, options, spool, Silent(), lambda _: ())
-    diff_ids = known_diff_ids(image)
-    return Known(
-        reference, image.digest, diff_ids, tuple(layer.size for layer in image.layers[: len(diff_ids)])
-    )
-
-
 def share(reference: Reference, options: Options, progress: Progress, shared: Shared) -> None:
     """Put what an image shares with others into the cache. Raises ConversionError when that cannot be done."""
     interrupt.in_time()
     places = Places(options.root)
     with staging(places) as stage, _disk_errors(stage), sharing(places, shared) as common:
         if common is not None:
-            image = _open(_with_transport(reference), options, stage.spool, progress, common.needed_to_make)
+            image = open_image(
+                with_transport(reference), options, stage.spool, progress, common.needed_to_make
+            )
             common.make(image, limits=_limits(stage, options), progress=progress)
-
-
-def _context(reference: Reference, options: Options) -> str | None:
-    """What stands for the files of a Dockerfile."""
-    if reference.transport != "dockerfile":
-        return None
-    from converter.building import locate  # here, because BuildKit's parser takes long to load
-
-    dockerfile, context = locate(Path(reference.name), options.build.file)
-    return fingerprint((dockerfile, context))
 
 
 def translate(path: Path, output: Path, options: Options, progress: Progress) -> Translated:
@@ -185,7 +138,7 @@ def translate(path: Path, output: Path, options: Options, progress: Progress) ->
         strict=options.strict,
         run=_run_options(name, options),
     )
-    return translate(wanted, _image_opener(options, progress))
+    return translate(wanted, image_opener(options, progress))
 
 
 def _plan_dockerfile(reference: Reference, name: str, options: Options, progress: Progress) -> Result:
@@ -230,13 +183,13 @@ def _unpack(
     """Write the tree of an image; what the mapping cannot know is in the notes."""
     with sharing(Places(options.root), shared) as common:
         if common is not None:
-            image = _open(reference, options, stage.spool, progress, common.needed)
+            image = open_image(reference, options, stage.spool, progress, common.needed)
             if common.unpack(image, stage.tree, limits=_limits(stage, options), progress=progress):
                 with _open_tree(stage) as root_fd:
                     mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
                 return image, mapped, []
             stage.empty()
-    image = _open(reference, options, stage.spool, progress)
+    image = open_image(reference, options, stage.spool, progress)
     limits = _limits(stage, options)
     with _open_tree(stage) as root_fd, writing(root_fd, ownership=os.geteuid() == 0) as writer:
         merged, mapped = _decide(image, name, progress, limits, writer, options=options)
@@ -259,7 +212,7 @@ def _build(
         places=Places(options.root),
         spool=stage.spool,
         limits=_limits(stage, options),
-        open_image=_image_opener(options, progress),
+        open_image=image_opener(options, progress),
         output=options.output,
         progress=progress,
     )
@@ -268,100 +221,18 @@ def _build(
     return image, mapped, list(notes)
 
 
-def _image_opener(options: Options, progress: Progress) -> Callable[[str, Platform | None, Path], Image]:
-    """Takes the images that a Dockerfile speaks of from where they are."""
-
-    def open_image(source: str, platform: Platform | None, spool: Path) -> Image:
-        wanted = replace(options, platform=platform or options.platform)
-        reference = _with_transport(parse_reference(source))
-        if reference.transport == "dockerfile":
-            raise ConversionError(
-                f"{source} is a Dockerfile, not an image; convert it first, or build it into this one"
-            )
-        return _open(reference, wanted, spool, progress)
-
-    return open_image
-
-
 def _limits(stage: Staging, options: Options) -> Limits:
     return Limits(options.max_entries, _room(stage) if options.max_size is None else options.max_size)
 
 
 def _resolve(source: str | Reference, options: Options) -> tuple[Reference, str]:
-    reference = _with_transport(parse_reference(source) if isinstance(source, str) else source)
+    reference = with_transport(parse_reference(source) if isinstance(source, str) else source)
     if options.build != BuildChoices() and reference.transport != "dockerfile":
         raise ConversionError(f"{source} is no Dockerfile, and only for one there is something to build")
     if options.name is not None:
         check_machine_name(options.name)
         return reference, options.name
-    return reference, _own_name(reference, Places(options.root))
-
-
-def _with_transport(reference: Reference) -> Reference:
-    """A bare image name is the daemon's if the daemon has it, else the registry's."""
-    if reference.transport != "image":
-        return reference
-    from converter.image import daemon
-
-    transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
-    return replace(reference, transport=transport)
-
-
-def _own_name(reference: Reference, places: Places) -> str:
-    """The reference's own name, with a mark when a machine that was made from something else has it already."""
-    name = machine_name(reference)
-    try:
-        taken_by = json.loads(places.record(name).read_bytes())["reference"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return name
-    if taken_by == reference.full() or not places.tree(name).exists():
-        return name
-    mark = sha256(reference.full().encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{name[: HOST_NAME_MAX - len(mark) - 1].rstrip('.-')}-{mark}"
-
-
-def _open(
-    reference: Reference,
-    options: Options,
-    spool: Path,
-    progress: Progress,
-    needed: Needed | None = None,
-) -> Image:
-    """The image, of which no more than the `needed` layers are fetched where they lie elsewhere."""
-    platform = options.platform or this_platform()
-    match reference.transport:
-        case "docker-daemon":
-            from converter.image import daemon  # here, because Docker's SDK takes long to load
-
-            return daemon.open_image(
-                reference.name, platform=options.platform, spool=spool, progress=progress
-            )
-        case "container":
-            from converter.image import daemon
-
-            return daemon.open_container(reference.name, spool=spool, progress=progress)
-        case "docker":
-            from converter.image import registry
-
-            return registry.fetch(
-                reference.name,
-                platform=platform,
-                spool=spool,
-                progress=progress,
-                plain_http=options.plain_http,
-                needed=needed,
-            )
-        case "oci":
-            return layout.open_layout(Path(reference.name), reference.tag, platform=platform)
-        case _:
-            return archive.open_archive(
-                Path(reference.name),
-                reference.tag,
-                platform=platform,
-                spool=spool,
-                progress=progress,
-                oci=reference.transport == "oci-archive",
-            )
+    return reference, own_name(reference, Places(options.root))
 
 
 def _decide(

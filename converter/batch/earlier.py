@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from converter.batch.model import Job, Outcome, State
-from converter.conversion import Known
 from converter.note import Note
 from converter.places import Places
+from converter.sources import Known
 
 # What tells of a container that it, and what it has written, is not what it was.
 _CONTAINER = ("Id", "Image", "Config", "HostConfig", "Mounts")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converter import conversion, interrupt
+from converter import conversion, interrupt, sources
 from converter.batch import earlier
 from converter.batch.model import Event, Job, Outcome
 from converter.batch.progress import Told
@@ -44,7 +44,7 @@ def look(job: Job, *, resume: bool) -> Look:
     """Find out which layers a job's image has, and with `resume` whether its machine is there and unchanged."""
     try:
         with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
-            known = conversion.look(job.reference, job.options, Path(spool))
+            known = sources.look(job.reference, job.options, Path(spool))
     except (ConversionError, OSError):  # the conversion will tell
         return Look(job.number)
     complete = earlier.complete(job, known) if resume else None

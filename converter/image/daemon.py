@@ -73,6 +73,46 @@ def _connect_context(name: str | None) -> docker.DockerClient:
     return docker.DockerClient(base_url=context.Host, tls=tls or False, timeout=_TIMEOUT, version="auto")
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A container or an image as the engine lists it, with its names in sorted order: of an image the tags, else the
+    names by digest; none, if it has neither."""
+
+    names: tuple[str, ...]
+    labels: Mapping[str, str]
+
+
+def list_containers() -> tuple[Listed, ...]:
+    """All containers, running or not. Raises ConversionError when the daemon cannot be reached or fails."""
+    client = connect()
+    with _engine_errors("listing the Docker daemon's containers"):
+        found = client.api.containers(all=True)
+    # A name with a second slash is what another container calls it by a link.
+    names = [sorted(name[1:] for name in entry["Names"] if name.count("/") == 1) for entry in found]
+    return tuple(
+        Listed(tuple(own or [entry["Id"]]), entry.get("Labels") or {})
+        for own, entry in zip(names, found, strict=True)
+    )
+
+
+def list_images() -> tuple[Listed, ...]:
+    """All images but those that are only layers of others. Raises ConversionError as list_containers does."""
+    client = connect()
+    with _engine_errors("listing the Docker daemon's images"):
+        found = client.api.images()
+    return tuple(
+        Listed(
+            _real_names(entry.get("RepoTags")) or _real_names(entry.get("RepoDigests")),
+            entry.get("Labels") or {},
+        )
+        for entry in found
+    )
+
+
+def _real_names(names: Iterable[str] | None) -> tuple[str, ...]:
+    return tuple(sorted(name for name in names or () if "<none>" not in name))
+
+
 def has_image(reference: str) -> bool:
     """Does a daemon answer here, and does it have this image?"""
     return image_id(reference) is not None
