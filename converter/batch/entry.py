@@ -32,6 +32,8 @@ class UsageError(ConversionError):
     Where a list says so, the text is `FILE:LINE:COLUMN: what; hint`, as for a Dockerfile.
     """
 
+    status = 2
+
     def __init__(self, place: Place | None, text: str, hint: str = "") -> None:
         super().__init__((f"{place}: " if place else "") + text + (f"; {hint}" if hint else ""))
         self.place = place
