@@ -28,6 +28,7 @@ _BOOLEANS = {
     **dict.fromkeys(("false", "no", "off"), False),
 }
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NO_TEXT = re.compile("[\\0\ud800-\udfff]")  # what a file cannot hold, but an escape can
 _MOST_ERRORS = 100  # that are compared for the first in the file
 _LONGEST = 80  # characters of a value in a message
 _KINDS = {
@@ -112,8 +113,8 @@ def _value(node: Node, schema: Mapping[str, Any]) -> Any:
             return _BOOLEANS[node.text.lower()]
         if "integer" in kinds and _INTEGER.fullmatch(node.text):
             return int(node.text)
-    if "\0" in node.text:
-        raise UsageError(node.place, "a NUL character", "remove it")
+    if wrong := _NO_TEXT.search(node.text):
+        raise UsageError(node.place, f"the character {wrong[0]!r} is no text", "remove it")
     return node.text
 
 
@@ -141,7 +142,7 @@ def _usage_error(error: ValidationError, document: Node) -> UsageError:
             key, node = str(step), node.values[str(step)]
         elif isinstance(node, Items):
             node = node.items[int(step)]
-    if isinstance(node, Pairs):
+    if isinstance(node, Pairs) and error.validator in {"additionalProperties", "required"}:
         known = _schema(error)["properties"]
         if unknown := [name for name in node.values if name not in known]:
             return _unknown_key(unknown[0], node.keys[unknown[0]], known, within=key)
