@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import pyte
 
@@ -32,9 +33,16 @@ with show(int(sys.argv[1])) as screen:
 
 
 class Terminal:
-    """A batch's live table, fed with events through a pipe, on a terminal of its own."""
+    """A Python program with a terminal of its own as `stream`, and a pipe for events as its standard input."""
 
-    def __init__(self, columns: int, lines: int, total: int) -> None:
+    def __init__(
+        self,
+        columns: int,
+        lines: int,
+        code: str,
+        *arguments: str,
+        stream: Literal["stdout", "stderr"] = "stderr",
+    ) -> None:
         self.written = b""
         self._screen = pyte.HistoryScreen(columns, lines, history=5000, ratio=0.5)
         self._stream = pyte.ByteStream(self._screen)
@@ -43,9 +51,12 @@ class Terminal:
         environment = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES", "NO_COLOR"}}
         environment |= {"TERM": "xterm-256color", "PYTHONUTF8": "1"}
         self._program = subprocess.Popen(
-            [sys.executable, "-c", _DRIVER, str(total)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=theirs, env=environment,
-        )  # fmt: skip
+            [sys.executable, "-c", code, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=theirs if stream == "stdout" else subprocess.DEVNULL,
+            stderr=theirs if stream == "stderr" else None,
+            env=environment,
+        )
         os.close(theirs)
 
     def send(self, *events: Event) -> None:
@@ -85,7 +96,7 @@ class Terminal:
         return ["".join(line[x].data for x in columns).rstrip() for line in self._screen.history.top]
 
     def end(self) -> list[str]:
-        """Every line that stays when the batch is over."""
+        """Every line that stays when the program is over."""
         assert self._program.stdin is not None
         self._program.stdin.close()
         while self._program.poll() is None:
@@ -105,8 +116,18 @@ class Terminal:
 
 @contextmanager
 def batch_on_terminal(columns: int, lines: int, total: int) -> Iterator[Terminal]:
-    terminal = Terminal(columns, lines, total)
+    """A batch's live table, to be fed with events."""
+    terminal = Terminal(columns, lines, _DRIVER, str(total))
     try:
         yield terminal
+    finally:
+        terminal.close()
+
+
+def run_on_terminal(code: str, *, columns: int, lines: int) -> list[str]:
+    """The lines that a program prints to stdout where that is a terminal, without empty ones."""
+    terminal = Terminal(columns, lines, code, stream="stdout")
+    try:
+        return [line for line in terminal.end() if line]
     finally:
         terminal.close()
