@@ -11,8 +11,13 @@ from benchmarks.measure import Failed
 from tests.trees import Facts, facts
 
 MACHINES = "var/lib/machines"
-# Where what goes with a tree is: the settings and the drop-in of each machine's unit.
-_SETTINGS = "etc/systemd"
+# What goes with a tree: settings, units and drop-ins, the network's script.
+_SETTINGS = (
+    f"{MACHINES}/{{name}}.nspawn",
+    "etc/systemd/system/*@{name}.*",
+    "etc/systemd/system/*@{name}.*.d/*",
+    "var/lib/docker2nspawn/machines/{name}.network",
+)
 
 
 def require_same(first: Path, second: Path, names: Sequence[str]) -> None:
@@ -37,12 +42,8 @@ def _tree(tree: Path) -> Mapping[bytes, Facts]:
 
 def _settings(root: Path, name: str) -> Mapping[bytes, str]:
     """The machine's files; what names the root itself does not count."""
-    files = [path for path in (root / _SETTINGS).rglob("*") if path.is_file()]
-    return {
-        str(path.relative_to(root)).encode(): path.read_text().replace(str(root), "")
-        for path in files
-        if any(part.partition(".")[0] in {name, f"systemd-nspawn@{name}"} for part in path.parts)
-    }
+    files = [path for pattern in _SETTINGS for path in root.glob(pattern.format(name=name)) if path.is_file()]
+    return {str(path.relative_to(root)).encode(): path.read_text().replace(str(root), "") for path in files}
 
 
 def _differing(first: Mapping[bytes, object], second: Mapping[bytes, object], limit: int = 5) -> list[str]:
