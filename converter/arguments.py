@@ -169,6 +169,81 @@ Pull = Annotated[bool, typer.Option("--pull", help="Take or make the bases anew.
 Chroot = Annotated[bool, typer.Option("--chroot", help="Run the steps in a chroot, not in systemd-nspawn.")]
 DebugShell = Annotated[bool, typer.Option("--debug-shell", help="A shell where a step has failed.")]
 
+List = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[LIST]",
+        help="A file with a machine on each line (SOURCE [NAME]), or YAML; - is standard input.",
+        show_default=False,
+    ),
+]
+AllContainers = Annotated[
+    bool, typer.Option("--all-containers", help="Every container of the Docker daemon, running or not.")
+]
+AllImages = Annotated[
+    bool, typer.Option("--all-images", help="Every image of the Docker daemon that has a tag.")
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="KEY[=VALUE]",
+        help="Of these only those with this label; alone, of all containers. May be repeated.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan all, write nothing but the report.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "-j",
+        "--jobs",
+        metavar="N",
+        min=1,
+        help="How many at a time; default: what processors and memory allow.",
+        show_default=False,
+    ),
+]
+FailFast = Annotated[
+    bool,
+    typer.Option(
+        "--fail-fast/--keep-going", help="Begin nothing more once one has failed; default: keep going."
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Leave out what is complete and unchanged, by its digest and its options."),
+]
+Retries = Annotated[
+    int,
+    typer.Option(
+        "--retries", metavar="N", min=0, help="How often to try again after a fault of the network."
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Have the workers of this Dask cluster do it (tcp://HOST:8786); needs docker2nspawn[cluster].",
+        show_default=False,
+    ),
+]
+Report = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Write a report: FILE.json, FILE.html or FILE.md; may be repeated.",
+        show_default=False,
+    ),
+]
+CacheSize = Annotated[
+    str,
+    typer.Option(
+        "--cache-size", metavar="BYTES", help="What may stay in the cache when all is done; K, M, G, T."
+    ),
+]
+
 
 def ports(texts: list[str] | None) -> tuple[Port, ...]:
     try:
@@ -177,11 +252,9 @@ def ports(texts: list[str] | None) -> tuple[Port, ...]:
         raise typer.BadParameter(str(error), param_hint="--publish") from None
 
 
-def size(text: str) -> int:
+def size(text: str, option: str = "--max-size") -> int:
     """A size with one of systemd's suffixes, to the base of 1024 (systemd.syntax(7))."""
     match = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", text)
     if match is None:
-        raise typer.BadParameter(
-            f"{text!r} is not a size; write it like 500M or 20G", param_hint="--max-size"
-        )
+        raise typer.BadParameter(f"{text!r} is not a size; write it like 500M or 20G", param_hint=option)
     return int(match[1]) << 10 * " KMGT".index(match[2] or " ")

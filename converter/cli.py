@@ -155,6 +155,60 @@ def dockerfile_command(
     report.print_json(translated) if as_json else report.print_translated(translated)
 
 
+@app.command("batch")
+def batch_command(
+    source: a.List = None,
+    all_containers: a.AllContainers = False,
+    all_images: a.AllImages = False,
+    label: a.Label = None,
+    dry_run: a.DryRun = False,
+    jobs: a.Jobs = None,
+    fail_fast: a.FailFast = False,
+    resume: a.Resume = False,
+    retries: a.Retries = 4,
+    scheduler: a.Scheduler = None,
+    report_file: a.Report = None,
+    as_json: a.Json = False,
+    cache_size: a.CacheSize = "20G",
+    root: a.Root = Path("/"),
+    force: a.Force = False,
+    no_trust: a.NoTrust = False,
+    strict: a.Strict = False,
+    platform: a.PlatformOption = None,
+    plain_http: a.PlainHttp = False,
+    max_entries: a.MaxEntries = Limits.entries,
+    max_size: a.MaxSize = None,
+    network: a.Network = None,
+    publish_all: a.PublishAll = False,
+    volumes: a.VolumesOption = "copy",
+    hardening: a.HardeningOption = "default",
+    systemd: a.Systemd = None,
+    on_unhealthy: a.OnUnhealthy = "none",
+) -> None:
+    """Make a machine of every source of LIST, or of the Docker daemon, and report on all."""
+    from converter.batch.command import Wanted, batch  # here, because YAML and tables take long to load
+    from converter.batch.run import Rules
+
+    options = _options(
+        None, root, force, no_trust, strict, platform, plain_http, max_entries, max_size,
+        network, None, publish_all, volumes, hardening, systemd, on_unhealthy,
+    )  # fmt: skip
+    wanted = Wanted(
+        source,
+        options,
+        all_containers=all_containers,
+        all_images=all_images,
+        labels=tuple(label or ()),
+        jobs=jobs,
+        scheduler=scheduler,
+        reports=tuple(report_file or ()),
+        as_json=as_json,
+        cache_size=a.size(cache_size, "--cache-size"),
+        rules=Rules(resume=resume, dry_run=dry_run, fail_fast=fail_fast, retries=retries),
+    )
+    raise typer.Exit(batch(wanted))
+
+
 @app.command("check")
 def check_command(
     name: Annotated[
@@ -223,7 +277,7 @@ def main() -> None:
             interrupt.too_late()
     except ConversionError as error:
         sys.stderr.write(f"docker2nspawn: {error}\n")
-        sys.exit(1)
+        sys.exit(error.status)
     except interrupt.Interrupted:
         sys.stderr.write("docker2nspawn: interrupted; nothing was installed\n")
         sys.exit(130)

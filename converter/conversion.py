@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converter import interrupt
 from converter.dockerfile.choices import BuildChoices
-from converter.errors import ConversionError
-from converter.image import archive, layout
-from converter.image.model import Image, Platform, this_platform
-from converter.image.reference import Reference, Transport, check_machine_name, machine_name, parse_reference
+from converter.errors import ConversionError, NoRoomError
+from converter.image.model import Image, this_platform
+from converter.image.reference import Reference, check_machine_name, machine_name, parse_reference
 from converter.install import Files, Staging, check_free, install, recover, staging
 from converter.machine.facts import Facts, observe
 from converter.machine.mapping import Mapped, RunOptions, map_image
 from converter.machine.network import free_address
+from converter.naming import own_name
 from converter.note import Note
 from converter.options import OLDEST_SYSTEMD, Options
 from converter.places import Places, recorded_address, used_addresses
@@ -32,16 +31,16 @@ from converter.rootfs.extract import TreeWriter, writing
 from converter.rootfs.fixup import apply_changes
 from converter.rootfs.merge import Limits, Plan, scan
 from converter.rootfs.standing import StandingTree
+from converter.sharing import Shared, sharing
+from converter.sources import context_of, image_opener, open_image, with_transport
 from converter.systemd import installed_version, resolv_conf_mode
 from converter.volumes import fill_volumes
 
 if TYPE_CHECKING:
     from converter.dockerfile.translate import Translated
 
-HOST_NAME_MAX = 64  # bytes, sethostname(2): a machine's name is its host name too
 
-
-def plan(source: str, options: Options, progress: Progress) -> Result:
+def plan(source: str | Reference, options: Options, progress: Progress) -> Result:
     """Everything that `convert` would decide; writes nothing but what it fetches into a temporary directory.
 
     Raises ConversionError when the source cannot be converted.
@@ -50,7 +49,7 @@ def plan(source: str, options: Options, progress: Progress) -> Result:
     if reference.transport == "dockerfile":
         return _plan_dockerfile(reference, name, options, progress)
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
-        image = _open(reference, options, Path(spool), progress)
+        image = open_image(reference, options, Path(spool), progress)
         _, mapped = _decide(
             image, name, progress, Limits(options.max_entries, options.max_size), None, options=options
         )
@@ -59,8 +58,10 @@ def plan(source: str, options: Options, progress: Progress) -> Result:
     return result
 
 
-def convert(source: str, options: Options, progress: Progress) -> Result:
-    """Make the machine and put it in its place.
+def convert(
+    source: str | Reference, options: Options, progress: Progress, shared: Shared | None = None
+) -> Result:
+    """Make the machine and put it in its place; what is `shared` with other images is taken from the cache.
 
     Raises ConversionError, with everything as it was before, when that cannot be done.
     """
@@ -70,9 +71,14 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
     recover(places)
     check_free(places, name, force=options.force)
     with staging(places) as stage, _disk_errors(stage):
-        make = _build if reference.transport == "dockerfile" else _unpack
+        context = context_of(reference, options)
+        if reference.transport == "dockerfile":
+            image, mapped, further = _build(reference, name, stage, options=options, progress=progress)
+        else:
+            image, mapped, further = _unpack(
+                reference, name, stage, options=options, progress=progress, shared=shared
+            )
         with _open_tree(stage) as root_fd:
-            image, mapped, further = make(reference, name, stage, root_fd, options=options, progress=progress)
             apply_changes(mapped.changes, root_fd, ownership=os.geteuid() == 0)
             volumes, kept = fill_volumes(
                 mapped.machine.volumes,
@@ -86,13 +92,25 @@ def convert(source: str, options: Options, progress: Progress) -> Result:
         result = replace(result, notes=(*result.notes, *further, *kept))
         refuse_losses(result, options)
         files = Files(
-            files_of(image, mapped, result, reference, places, options),
+            files_of(image, mapped, result, reference, places, options, context),
             trusted=result.trusted_path is not None,
             volumes=volumes,
             address=mapped.machine.address,
         )
         install(stage, places, name, files, force=options.force)
     return result
+
+
+def share(reference: Reference, options: Options, progress: Progress, shared: Shared) -> None:
+    """Put what an image shares with others into the cache. Raises ConversionError when that cannot be done."""
+    interrupt.in_time()
+    places = Places(options.root)
+    with staging(places) as stage, _disk_errors(stage), sharing(places, shared) as common:
+        if common is not None:
+            image = open_image(
+                with_transport(reference), options, stage.spool, progress, common.needed_to_make
+            )
+            common.make(image, limits=_limits(stage, options), progress=progress)
 
 
 def translate(path: Path, output: Path, options: Options, progress: Progress) -> Translated:
@@ -120,7 +138,7 @@ def translate(path: Path, output: Path, options: Options, progress: Progress) ->
         strict=options.strict,
         run=_run_options(name, options),
     )
-    return translate(wanted, _image_opener(options, progress))
+    return translate(wanted, image_opener(options, progress))
 
 
 def _plan_dockerfile(reference: Reference, name: str, options: Options, progress: Progress) -> Result:
@@ -154,12 +172,26 @@ def _plan_dockerfile(reference: Reference, name: str, options: Options, progress
 
 
 def _unpack(
-    reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
+    reference: Reference,
+    name: str,
+    stage: Staging,
+    *,
+    options: Options,
+    progress: Progress,
+    shared: Shared | None,
 ) -> tuple[Image, Mapped, list[Note]]:
     """Write the tree of an image; what the mapping cannot know is in the notes."""
-    image = _open(reference, options, stage.spool, progress)
+    with sharing(Places(options.root), shared) as common:
+        if common is not None:
+            image = open_image(reference, options, stage.spool, progress, common.needed)
+            if common.unpack(image, stage.tree, limits=_limits(stage, options), progress=progress):
+                with _open_tree(stage) as root_fd:
+                    mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
+                return image, mapped, []
+            stage.empty()
+    image = open_image(reference, options, stage.spool, progress)
     limits = _limits(stage, options)
-    with writing(root_fd, ownership=os.geteuid() == 0) as writer:
+    with _open_tree(stage) as root_fd, writing(root_fd, ownership=os.geteuid() == 0) as writer:
         merged, mapped = _decide(image, name, progress, limits, writer, options=options)
         refuse_losses(result_of(image, mapped, Places(options.root), options), options)
         losses = [Note("dropped", "files", loss) for loss in writer.finish(merged, progress)]
@@ -167,7 +199,7 @@ def _unpack(
 
 
 def _build(
-    reference: Reference, name: str, stage: Staging, root_fd: int, *, options: Options, progress: Progress
+    reference: Reference, name: str, stage: Staging, *, options: Options, progress: Progress
 ) -> tuple[Image, Mapped, list[Note]]:
     """Build the tree of a Dockerfile."""
     from converter.building import build_tree  # here, because BuildKit's parser takes long to load
@@ -180,100 +212,27 @@ def _build(
         places=Places(options.root),
         spool=stage.spool,
         limits=_limits(stage, options),
-        open_image=_image_opener(options, progress),
+        open_image=image_opener(options, progress),
         output=options.output,
         progress=progress,
     )
-    mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
+    with _open_tree(stage) as root_fd:
+        mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
     return image, mapped, list(notes)
-
-
-def _image_opener(options: Options, progress: Progress) -> Callable[[str, Platform | None, Path], Image]:
-    """Takes the images that a Dockerfile speaks of from where they are."""
-
-    def open_image(source: str, platform: Platform | None, spool: Path) -> Image:
-        wanted = replace(options, platform=platform or options.platform)
-        reference = _with_transport(parse_reference(source))
-        if reference.transport == "dockerfile":
-            raise ConversionError(
-                f"{source} is a Dockerfile, not an image; convert it first, or build it into this one"
-            )
-        return _open(reference, wanted, spool, progress)
-
-    return open_image
 
 
 def _limits(stage: Staging, options: Options) -> Limits:
     return Limits(options.max_entries, _room(stage) if options.max_size is None else options.max_size)
 
 
-def _resolve(source: str, options: Options) -> tuple[Reference, str]:
-    reference = _with_transport(parse_reference(source))
+def _resolve(source: str | Reference, options: Options) -> tuple[Reference, str]:
+    reference = with_transport(parse_reference(source) if isinstance(source, str) else source)
     if options.build != BuildChoices() and reference.transport != "dockerfile":
         raise ConversionError(f"{source} is no Dockerfile, and only for one there is something to build")
     if options.name is not None:
         check_machine_name(options.name)
         return reference, options.name
-    return reference, _own_name(reference, Places(options.root))
-
-
-def _with_transport(reference: Reference) -> Reference:
-    """A bare image name is the daemon's if the daemon has it, else the registry's."""
-    if reference.transport != "image":
-        return reference
-    from converter.image import daemon
-
-    transport: Transport = "docker-daemon" if daemon.has_image(reference.name) else "docker"
-    return replace(reference, transport=transport)
-
-
-def _own_name(reference: Reference, places: Places) -> str:
-    """The reference's own name, with a mark when a machine that was made from something else has it already."""
-    name = machine_name(reference)
-    try:
-        taken_by = json.loads(places.record(name).read_bytes())["reference"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return name
-    if taken_by == reference.full() or not places.tree(name).exists():
-        return name
-    mark = sha256(reference.full().encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{name[: HOST_NAME_MAX - len(mark) - 1].rstrip('.-')}-{mark}"
-
-
-def _open(reference: Reference, options: Options, spool: Path, progress: Progress) -> Image:
-    platform = options.platform or this_platform()
-    match reference.transport:
-        case "docker-daemon":
-            from converter.image import daemon  # here, because Docker's SDK takes long to load
-
-            return daemon.open_image(
-                reference.name, platform=options.platform, spool=spool, progress=progress
-            )
-        case "container":
-            from converter.image import daemon
-
-            return daemon.open_container(reference.name, spool=spool, progress=progress)
-        case "docker":
-            from converter.image import registry
-
-            return registry.fetch(
-                reference.name,
-                platform=platform,
-                spool=spool,
-                progress=progress,
-                plain_http=options.plain_http,
-            )
-        case "oci":
-            return layout.open_layout(Path(reference.name), reference.tag, platform=platform)
-        case _:
-            return archive.open_archive(
-                Path(reference.name),
-                reference.tag,
-                platform=platform,
-                spool=spool,
-                progress=progress,
-                oci=reference.transport == "oci-archive",
-            )
+    return reference, own_name(reference, Places(options.root))
 
 
 def _decide(
@@ -351,6 +310,7 @@ def _disk_errors(stage: Staging) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or stage.path.parent
-        raise ConversionError(f"cannot write below {stage.path.parent}: {error.strerror} ({where})") from None
+        kind = NoRoomError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ConversionError
+        raise kind(f"cannot write below {stage.path.parent}: {error.strerror} ({where})") from None
     except shutil.Error as error:
         raise ConversionError(f"cannot write below {stage.path.parent}: {error}") from None

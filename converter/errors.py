@@ -8,8 +8,10 @@ _LONGEST = 2000  # characters; a name may have a million
 class ConversionError(Exception):
     """Something about the input or the host makes the conversion impossible.
 
-    The text is one line, complete in itself: the command line prints it on stderr and exits with 1.
+    The text is one line, complete in itself: the command line prints it on stderr and exits with `status`.
     """
+
+    status = 1
 
     def __str__(self) -> str:
         # Names from untrusted images end up in messages: keep them on one line and printable.
@@ -21,3 +23,7 @@ class ConversionError(Exception):
 
 class PassingError(ConversionError):
     """The fault is not the input's and may pass by itself: trying again later makes sense."""
+
+
+class NoRoomError(ConversionError):
+    """The disk is full, or would be."""

@@ -61,6 +61,11 @@ class Staging:
     def spool(self) -> Path:
         return self.path / "spool"
 
+    def empty(self) -> None:
+        """Begin with an empty tree again. Raises OSError."""
+        _remove_tree(self.tree)
+        _make_tree(self.tree)
+
 
 @dataclass(frozen=True)
 class Files:
@@ -135,10 +140,7 @@ def staging(places: Places) -> Iterator[Staging]:
                 lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             result = Staging(path, places.volumes / path.name)
-            if make_subvolume(result.tree):
-                result.tree.chmod(0o700)
-            else:
-                result.tree.mkdir(mode=0o700)
+            _make_tree(result.tree)
             result.spool.mkdir(mode=0o700)
         yield result
     finally:
@@ -391,6 +393,13 @@ def _make_directories(path: Path, made: list[Path], *, mode: int) -> None:
     for directory in reversed(missing):
         directory.mkdir(mode=mode if directory == missing[0] else 0o755)
         made.append(directory)
+
+
+def _make_tree(path: Path) -> None:
+    if make_subvolume(path):
+        path.chmod(0o700)
+    else:
+        path.mkdir(mode=0o700)
 
 
 def _remove_volumes(places: Places, stage: Path) -> None:

@@ -20,6 +20,10 @@ _HANDLE = struct.Struct("=Ii")  # struct file_handle: bytes, type; then as many 
 _HANDLE_MAX = 128
 _SUBVOL_CREATE = 0x5000940E  # BTRFS_IOC_SUBVOL_CREATE, linux/btrfs.h
 _SUBVOL_ARGS = struct.Struct("=q4088s")  # struct btrfs_ioctl_vol_args
+_SNAP_CREATE = 0x50009417  # BTRFS_IOC_SNAP_CREATE_V2
+_SNAP_ARGS = struct.Struct(
+    "=qQQ32x4040s"
+)  # struct btrfs_ioctl_vol_args_v2: the source, a transaction, flags, the name
 _OPEN_TREE, _MOUNT_SETATTR = 428, 442  # on every processor
 _OPEN_TREE_CLONE = 1
 _AT_EMPTY_PATH = 0x1000
@@ -93,6 +97,26 @@ def make_subvolume(path: Path) -> bool:
         fcntl.ioctl(parent, _SUBVOL_CREATE, bytearray(_SUBVOL_ARGS.pack(0, os.fsencode(path.name))))
     except OSError:
         return False
+    finally:
+        os.close(parent)
+    return True
+
+
+def make_snapshot(source: Path, path: Path) -> bool:
+    """Make `path` a writable snapshot of the btrfs subvolume `source`.
+
+    False when there can be none; then there is nothing at `path`. Raises OSError when one cannot be opened.
+    """
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        subvolume = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            arguments = _SNAP_ARGS.pack(subvolume, 0, 0, os.fsencode(path.name))
+            fcntl.ioctl(parent, _SNAP_CREATE, bytearray(arguments))
+        except OSError:
+            return False
+        finally:
+            os.close(subvolume)
     finally:
         os.close(parent)
     return True

@@ -40,6 +40,16 @@ class Places:
     def volumes(self) -> Path:
         return self.state / "volumes"
 
+    @property
+    def cache(self) -> Path:
+        """The cache of builds: steps of Dockerfiles."""
+        return self.state / "cache"
+
+    @property
+    def trees(self) -> Path:
+        """The cache of what images share: where the machines lie, because only on one file system can it be cloned."""
+        return self.machines / ".docker2nspawn-cache"
+
     def generated(self, name: str) -> tuple[Path, ...]:
         """Every further file that a machine may have, and that one made anew may have no more."""
         system = self.root / "etc/systemd/system"

@@ -90,9 +90,15 @@ def refuse_losses(result: Result, options: Options) -> None:
 
 
 def files_of(
-    image: Image, mapped: Mapped, result: Result, reference: Reference, places: Places, options: Options
+    image: Image,
+    mapped: Mapped,
+    result: Result,
+    reference: Reference,
+    places: Places,
+    options: Options,
+    context: str | None,
 ) -> tuple[File, ...]:
-    """Every file that goes with the tree."""
+    """Every file that goes with the tree. `context` stands for what a Dockerfile was built from."""
 
     def file(path: str, text: str, mode: int) -> File:
         return File(str(Path(path).relative_to(places.root)), text.encode("utf-8", "surrogateescape"), mode)
@@ -101,12 +107,14 @@ def files_of(
         file(result.settings_path, result.settings, 0o600 if mapped.machine.secret else 0o644),
         file(result.drop_in_path, result.drop_in, 0o644),
         # It quotes the image's ENV.
-        file(result.record_path, _record(image, mapped, result, reference, options), 0o600),
+        file(result.record_path, _record(image, mapped, result, reference, options, context), 0o600),
         *mapped.files,
     )
 
 
-def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, options: Options) -> str:
+def _record(
+    image: Image, mapped: Mapped, result: Result, reference: Reference, options: Options, context: str | None
+) -> str:
     machine = mapped.machine
     record = {
         "version": version("docker2nspawn"),
@@ -115,13 +123,16 @@ def _record(image: Image, mapped: Mapped, result: Result, reference: Reference, 
         "source": image.source,
         "digest": image.digest,
         "platform": str(image.platform),
+        "batch": options.batch,
+        "shape": options.shape(),
+        "context": context,
         "systemd": mapped.systemd,
         "address": machine.address,
         "volumes": [volume.name for volume in machine.volumes],
         "options": {
             key: None if value is None else str(value)
             for key, value in asdict(options).items()
-            if key != "output"
+            if key not in {"output", "batch"}
         },
         "config": asdict(image.config),
         "container": image.container,

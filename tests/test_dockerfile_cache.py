@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.dockerfile.cache import Cache, Layer, key_of
+from converter.cache.store import Cache, Layer, key_of
 
 
 def never() -> None:
@@ -121,7 +121,7 @@ def test_a_description_that_cannot_be_read_is_none(cache: Cache) -> None:
 _MAKER = """
 import sys, time
 from pathlib import Path
-from converter.dockerfile.cache import Cache
+from converter.cache.store import Cache
 cache = Cache(Path(sys.argv[1]))
 with cache.making(sys.argv[2], lambda: None) as making:
     (making.tree / "half").write_text("half")

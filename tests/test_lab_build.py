@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from converter.cache.store import Cache
 from converter.dockerfile.build import Builder, Settings
-from converter.dockerfile.cache import Cache
 from converter.dockerfile.forward import forwarded
 from converter.dockerfile.model import DockerfileError, ImageSource, Mount, Run, StageSource, State
 from converter.dockerfile.namespace import own_namespace

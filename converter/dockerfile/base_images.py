@@ -10,9 +10,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from converter.cache.store import Cache, Layer, Making, key_of
 from converter.dockerfile.bases import Base, find_base
 from converter.dockerfile.bootstrap import identity, make
-from converter.dockerfile.cache import Cache, Layer, Making, key_of
 from converter.dockerfile.model import ImageSource
 from converter.errors import ConversionError
 from converter.image.model import Healthcheck, Image, ImageConfig, this_platform

@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 
 from converter import interrupt
+from converter.cache.store import Cache, Layer
 from converter.dockerfile.base_images import BaseImages
-from converter.dockerfile.cache import Cache, Layer
 from converter.dockerfile.context import Source
 from converter.dockerfile.making import Surroundings
 from converter.dockerfile.model import ImageSource, Recipe, Stage, StageSource
@@ -39,7 +39,6 @@ _COPIES = Note(
     "the cache",
     "overlayfs cannot be used where it lies, so each step is a copy of the whole tree: slower, and larger",
 )
-CACHE = "cache"  # below the state's directory
 
 
 class StoppedError(Exception):
@@ -100,7 +99,7 @@ class Builder:
         self._progress = progress
         self._running = Running()
         self._stopping = threading.Event()
-        self._state = places.state.absolute()
+        self._cache_directory = places.cache.absolute()
         self._images = BaseImages(
             lambda: self._cache,
             self._spool,
@@ -124,7 +123,7 @@ class Builder:
     @cached_property
     def _cache(self) -> Cache:
         """Made when it is needed: a Dockerfile that is refused leaves nothing."""
-        return Cache(self._state / CACHE)
+        return Cache(self._cache_directory)
 
     def base_config(self, source: ImageSource) -> ImageConfig:
         """The config of an image that a Dockerfile speaks of. Raises ConversionError when it cannot be had."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converter.dockerfile.cache import Cache, Layer, Making, key_of
+from converter.cache.store import Cache, Layer, Making, key_of
 from converter.dockerfile.context import Source
 from converter.dockerfile.model import DockerfileError, ImageSource, Stage, StageSource, Step
 from converter.dockerfile.namespace import bind, unmount

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from converter.dockerfile.cache import Cache, Layer, key_of
+from converter.cache.store import Cache, Layer, key_of
 from converter.dockerfile.namespace import bind, mount, unmount, working_directory
 from converter.rootfs.layered import put_together
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.dockerfile.cache import Cache, key_of, remove
+from converter.cache.store import Cache, key_of, remove
 from converter.dockerfile.forward import forwarded
 from converter.dockerfile.model import Mount, Run
 from converter.dockerfile.namespace import NODEV, NOEXEC, NOSUID, bind, mount, unmount

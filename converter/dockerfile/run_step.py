@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from converter.dockerfile.cache import Layer, Making, key_of
+from converter.cache.store import Layer, Making, key_of
 from converter.dockerfile.copying import fingerprint, put, select
 from converter.dockerfile.making import Layers, Surroundings, located, make_layer, top
 from converter.dockerfile.model import Copy, DockerfileError, Mount, Run, Stage

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from converter.dockerfile.cache import Layer, Making, key_of
+from converter.cache.store import Layer, Making, key_of
 from converter.dockerfile.context import Source
 from converter.dockerfile.copying import fingerprint, put, select
 from converter.dockerfile.making import Layers, Surroundings, located, make_layer, top, view

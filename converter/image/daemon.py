@@ -17,7 +17,7 @@ import socket
 import struct
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -26,7 +26,7 @@ import docker.context
 import docker.errors
 import requests
 
-from converter.errors import ConversionError
+from converter.errors import ConversionError, PassingError
 from converter.image.archive import open_archive
 from converter.image.config import parse_container_config
 from converter.image.model import Image, Layer, Platform, UnpackedLayer
@@ -54,7 +54,7 @@ def connect() -> docker.DockerClient:
             client = _connect_context(os.environ.get("DOCKER_CONTEXT"))
         client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-        raise ConversionError(
+        raise PassingError(
             f"no Docker daemon: {_innermost(error)}; start it, set DOCKER_HOST, or use another source "
             "(docker://, docker-archive:, oci:)"
         ) from None
@@ -73,6 +73,46 @@ def _connect_context(name: str | None) -> docker.DockerClient:
     return docker.DockerClient(base_url=context.Host, tls=tls or False, timeout=_TIMEOUT, version="auto")
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A container or an image as the engine lists it, with its names in sorted order: of an image the tags, else the
+    names by digest; none, if it has neither."""
+
+    names: tuple[str, ...]
+    labels: Mapping[str, str]
+
+
+def list_containers() -> tuple[Listed, ...]:
+    """All containers, running or not. Raises ConversionError when the daemon cannot be reached or fails."""
+    client = connect()
+    with _engine_errors("listing the Docker daemon's containers"):
+        found = client.api.containers(all=True)
+    # A name with a second slash is what another container calls it by a link.
+    names = [sorted(name[1:] for name in entry["Names"] if name.count("/") == 1) for entry in found]
+    return tuple(
+        Listed(tuple(own or [entry["Id"]]), entry.get("Labels") or {})
+        for own, entry in zip(names, found, strict=True)
+    )
+
+
+def list_images() -> tuple[Listed, ...]:
+    """All images but those that are only layers of others. Raises ConversionError as list_containers does."""
+    client = connect()
+    with _engine_errors("listing the Docker daemon's images"):
+        found = client.api.images()
+    return tuple(
+        Listed(
+            _real_names(entry.get("RepoTags")) or _real_names(entry.get("RepoDigests")),
+            entry.get("Labels") or {},
+        )
+        for entry in found
+    )
+
+
+def _real_names(names: Iterable[str] | None) -> tuple[str, ...]:
+    return tuple(sorted(name for name in names or () if "<none>" not in name))
+
+
 def has_image(reference: str) -> bool:
     """Does a daemon answer here, and does it have this image?"""
     return image_id(reference) is not None
@@ -84,6 +124,31 @@ def image_id(reference: str) -> str | None:
         return str(_inspect(connect().api.inspect_image, reference, f"image {reference!r}")["Id"])
     except ConversionError:
         return None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What `docker inspect` says of an image, or of a container and its image: nothing of it is read."""
+
+    digest: str
+    diff_ids: tuple[str, ...]
+    container: Mapping[str, Any] | None = None
+
+
+def look(name: str, *, container: bool) -> Seen:
+    """Look at an image or a container. Raises ConversionError when there is none such or the daemon fails."""
+    client = connect()
+    inspected = None
+    if container:
+        inspected = _inspect(client.api.inspect_container, name, f"container {name!r}")
+        name = inspected["Image"]
+    try:
+        image = _inspect(client.api.inspect_image, name, f"image {name!r}")
+    except ConversionError:
+        if inspected is None:
+            raise
+        return Seen(name, (), inspected)
+    return Seen(image["Id"], tuple((image.get("RootFS") or {}).get("Layers") or ()), inspected)
 
 
 def open_image(reference: str, *, platform: Platform | None, spool: Path, progress: Progress) -> Image:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from converter.image.chain import chain_ids
 from converter.image.changes import changes_layer
 from converter.image.config import parse_config
 from converter.image.manifest import check_digest
@@ -40,7 +41,7 @@ def stored_image(info: Mapping[str, Any], image_id: str) -> Image | None:
         config, platform, diff_ids = parse_config(data)
         layers = [
             _stored_layer(root, chain_id, diff_id)
-            for chain_id, diff_id in zip(_chain_ids(diff_ids), map(check_digest, diff_ids), strict=True)
+            for chain_id, diff_id in zip(chain_ids(diff_ids), map(check_digest, diff_ids), strict=True)
         ]
     except (OSError, ValueError):
         return None
@@ -69,16 +70,6 @@ def stored_changes(inspected: Mapping[str, Any], path: Path) -> Layer | None:
     if not (directory.is_dir() and (directory.parent / "work").is_dir()):
         return None
     return changes_layer(directory, path)
-
-
-def _chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """OCI image-spec config.md, "Layer ChainID"."""
-    chain = ""
-    chains = []
-    for diff_id in diff_ids:
-        chain = f"sha256:{sha256(f'{chain} {diff_id}'.encode()).hexdigest()}" if chain else diff_id
-        chains.append(chain)
-    return chains
 
 
 def _stored_layer(root: Path, chain_id: str, diff_id: str) -> UnpackedLayer | None:

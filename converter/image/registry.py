@@ -13,7 +13,7 @@ import re
 import shutil
 import ssl
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +21,7 @@ from typing import BinaryIO
 import requests
 import urllib3
 
-from converter.errors import ConversionError
+from converter.errors import ConversionError, NoRoomError, PassingError
 from converter.image.access import (
     BUSY,
     Access,
@@ -32,6 +32,7 @@ from converter.image.access import (
     reason,
     status,
 )
+from converter.image.chain import known_diff_ids
 from converter.image.layout import Extent, assemble
 from converter.image.manifest import (
     ACCEPTED,
@@ -63,6 +64,9 @@ _FAULTS = (
     urllib3.exceptions.HTTPError,
 )
 
+Needed = Callable[[Sequence[str]], Collection[int]]
+"""Tells, of an image with layers of these diff ids, the lowest first, the numbers of those that have to be read."""
+
 
 def fetch(
     name: str,
@@ -72,8 +76,12 @@ def fetch(
     progress: Progress,
     plain_http: bool = False,
     jobs: int = 4,
+    needed: Needed | None = None,
 ) -> Image:
     """Fetch the image `name`, as Docker writes it, into the directory `spool`; `jobs` layers at a time.
+
+    With `needed` only those layers whose numbers it returns when it is told all their diff ids; the others' files are
+    not there.
 
     Plain HTTP is spoken on loopback, where HTTPS is not, or everywhere with `plain_http`. In `spool` there are
     afterwards only verified blobs, also after an error. Raises ConversionError when there is no such image, we
@@ -84,13 +92,21 @@ def fetch(
         check_digest(image.digest)
     with contextlib.closing(_Client(image, plain_http=plain_http)) as client:
         try:
-            return _fetch(client, image, platform, spool, progress, jobs)
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
+            return _fetch(client, image, platform, spool, progress, jobs, needed)
+        except _FAULTS as error:
+            raise PassingError(f"{image.domain}: {reason(error)}") from None
+        except (requests.exceptions.RequestException, UnicodeError) as error:
             raise ConversionError(f"{image.domain}: {reason(error)}") from None
 
 
 def _fetch(
-    client: _Client, image: ImageName, platform: Platform, spool: Path, progress: Progress, jobs: int
+    client: _Client,
+    image: ImageName,
+    platform: Platform,
+    spool: Path,
+    progress: Progress,
+    jobs: int,
+    needed: Needed | None,
 ) -> Image:
     data, digest = client.manifest(image.digest or image.tag or "latest")
     descriptor = Descriptor("", digest, len(data))
@@ -105,32 +121,33 @@ def _fetch(
     manifest = parse_manifest(data)
     if manifest.config.size > MAX_DOCUMENT:
         raise ConversionError(f"{image}: its config has {manifest.config.size} bytes, which is not sensible")
-    blobs = {blob.digest: blob for blob in (manifest.config, *manifest.layers)}
-    paths = {digest: spool / digest.replace(":", "-") for digest in blobs}
+    with progress.step(f"asking for {image}", manifest.config.size) as step:
+        path = _path(spool, manifest.config)
+        client.blob(manifest.config, path, step)
+        config = path.read_bytes()
+    layers = [(Extent(_path(spool, layer), 0, layer.size), layer.digest) for layer in manifest.layers]
+    # Before any layer is fetched: an image for Windows, or a damaged one, is refused at once.
+    assembled = assemble(config, layers, digest=descriptor.digest, source=f"docker://{image}")
+    numbers = range(len(layers)) if needed is None else needed(known_diff_ids(assembled))
+    blobs = {blob.digest: blob for blob in (manifest.layers[number] for number in numbers)}
     total = sum(blob.size for blob in blobs.values())
     free = shutil.disk_usage(spool).free
     if total > free:
-        raise ConversionError(
-            f"{image} has {total >> 20} MiB and {spool} {free >> 20} MiB free; make room first"
-        )
-    with progress.step(f"fetching {image}", total) as step:
-        config = blobs.pop(manifest.config.digest)
-        client.blob(config, paths[config.digest], step)
-        layers = [(Extent(paths[layer.digest], 0, layer.size), layer.digest) for layer in manifest.layers]
-        # Before any layer is fetched: an image for Windows, or a damaged one, is refused at once.
-        assembled = assemble(
-            paths[config.digest].read_bytes(), layers, digest=descriptor.digest, source=f"docker://{image}"
-        )
-        _fetch_all(client, tuple(blobs.values()), paths, step, jobs)
+        raise NoRoomError(f"{image} has {total >> 20} MiB and {spool} {free >> 20} MiB free; make room first")
+    if blobs:
+        with progress.step(f"fetching {image}", total) as step:
+            _fetch_all(client, tuple(blobs.values()), spool, step, jobs)
     return assembled
 
 
-def _fetch_all(
-    client: _Client, blobs: Sequence[Descriptor], paths: Mapping[str, Path], step: Step, jobs: int
-) -> None:
+def _path(spool: Path, blob: Descriptor) -> Path:
+    return spool / blob.digest.replace(":", "-")
+
+
+def _fetch_all(client: _Client, blobs: Sequence[Descriptor], spool: Path, step: Step, jobs: int) -> None:
     pool = ThreadPoolExecutor(jobs, "fetch")
     try:
-        running = [pool.submit(client.blob, blob, paths[blob.digest], step) for blob in blobs]
+        running = [pool.submit(client.blob, blob, _path(spool, blob), step) for blob in blobs]
         done, _ = wait(running, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()
@@ -205,7 +222,7 @@ class _Client:
             except _FAULTS as error:
                 faults += 1
                 if faults >= MANIFEST_ATTEMPTS:
-                    raise ConversionError(
+                    raise PassingError(
                         f"{self._image.domain} does not answer: {reason(error)}; try again later"
                     ) from None
                 self._pause(faults, error)
@@ -236,7 +253,7 @@ class _Client:
                 faults = 1 if download.done > furthest else faults + 1
                 furthest = max(furthest, download.done)
                 if faults >= ATTEMPTS:
-                    raise ConversionError(
+                    raise PassingError(
                         f"{wanted} does not come from {self._image.domain}: {reason(error)}; try again later"
                     ) from None
                 self._pause(faults, error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -37,13 +38,36 @@ def writing(root_fd: int, *, ownership: bool) -> Iterator[TreeWriter]:
             os.removexattr(root_fd, attribute)
     os.fchown(root_fd, -1, os.getegid())
     os.fchmod(root_fd, 0o700)
-    umask = os.umask(0)
-    writer = TreeWriter(root_fd, Metadata(ownership=ownership))
-    try:
-        yield writer
-    finally:
-        writer.close()
-        os.umask(umask)
+    with _umask:
+        writer = TreeWriter(root_fd, Metadata(ownership=ownership))
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+class _NoUmask:
+    """Modes are made as they are asked for, while any thread of the process writes a tree."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._writers = 0
+        self._before = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._writers == 0:
+                self._before = os.umask(0)
+            self._writers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._writers -= 1
+            if self._writers == 0:
+                os.umask(self._before)
+
+
+_umask = _NoUmask()
 
 
 class TreeWriter:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from converter.errors import ConversionError
+from converter.errors import ConversionError, NoRoomError
 from converter.progress import Progress
 from converter.rootfs.stream import AnyLayer, LayerStream, describe, open_layer, open_layers
 from converter.rootfs.tar import PATH_MAX, Entry, read_entries
@@ -106,10 +106,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Plan:
-    """The merged tree of `layers`."""
+    """The merged tree of `layers`; `entries` and `content` (bytes) are what was counted against the limits.
+
+    Where they are not all of an image's, its directories say what they hide of those below (`whiteouts`, `opaque`).
+    """
 
     layers: tuple[AnyLayer, ...]
     root: Directory
+    entries: int = 0
+    content: int = 0
 
     def walk(self) -> Iterator[tuple[bytes, Node]]:
         """Every path below the root with its node, parents before their children, by name."""
@@ -199,7 +204,7 @@ def scan(
         _resolve_links(tree, [trees[n] for n in range(number - 1, -1, -1)], layers[number])
     if links:
         _put_links(merged)
-    return Plan(tuple(layers), merged)
+    return Plan(tuple(layers), merged, count.entered, count.stored)
 
 
 class _Count:
@@ -207,9 +212,9 @@ class _Count:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._entries = 0
         self._metadata = 0
-        self._content = 0
+        self.entered = 0
+        self.stored = 0  # bytes
 
     def entry(self, entry: Entry) -> None:
         self.entries(1)
@@ -217,20 +222,20 @@ class _Count:
         if entry.xattrs or entry.sparse:
             self._metadata += sum(len(name) + len(value) + 128 for name, value in entry.xattrs)
             self._metadata += 128 * len(entry.sparse or ())
-        if self._metadata > _METADATA + self._entries * _ENTRY_METADATA:
+        if self._metadata > _METADATA + self.entered * _ENTRY_METADATA:
             raise ConversionError("its entries have more names, attributes and maps than is sensible")
 
     def entries(self, more: int) -> None:
-        self._entries += more
-        if self._entries > self._limits.entries:
+        self.entered += more
+        if self.entered > self._limits.entries:
             raise ConversionError(
                 f"the image has more than {self._limits.entries} entries; --max-entries allows more"
             )
 
     def content(self, entry: Entry) -> None:
-        self._content += entry.stored
-        if self._limits.content is not None and self._content > self._limits.content:
-            raise ConversionError(
+        self.stored += entry.stored
+        if self._limits.content is not None and self.stored > self._limits.content:
+            raise NoRoomError(
                 f"the image unpacks to more than {self._limits.content >> 10} KiB; make room first, "
                 "or allow more with --max-size"
             )

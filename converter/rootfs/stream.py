@@ -83,6 +83,13 @@ def open_layer(layer: AnyLayer) -> Iterator[LayerStream]:
         yield LayerStream(chunks)
 
 
+def unpacked(layer: AnyLayer) -> Iterator[bytes]:
+    """A layer's uncompressed bytes in chunks. Raises ConversionError, perhaps at their end, when it does not verify."""
+    for _, chunk in _each_verified(_each([layer], lambda layer: _unpacked(layer, None))):
+        if chunk:
+            yield chunk
+
+
 def open_layers(layers: Iterable[AnyLayer], step: Step) -> Generator[LayerStream]:
     """One layer after the other: reading, decompressing and hashing go on in threads, also for those that follow.
 

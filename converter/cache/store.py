@@ -1,19 +1,19 @@
-"""What builds have made already, kept by what it was made from.
+"""What has been made already, kept by what it was made from: steps of Dockerfiles, and trees that images share.
 
 Below the cache's directory:
 
-    layers/KEY/tree       what one step has changed, as overlayfs keeps it: an upper directory
+    layers/KEY/tree       what one step has changed, as overlayfs keeps it: an upper directory; or a whole tree
     layers/KEY/meta.json  what it is; its modification time is that of its last use
     layers/KEY/synced     is there once the layer is known to be on the disk
     layers/.#KEY/         one that is being made: its maker holds the lock locks/KEY
     names/KEY             a link to the layer (its KEY) that something is known to come to without making it
     mounts/ID/            the directories of RUN --mount=type=cache; run_mounts.py
-    lock                  builds hold it shared; who removes layers must have it alone
+    lock                  builds hold it shared; who removes layers that builds use must have it alone
 
-A layer is complete before it gets its name, by a rename. One whose maker was killed is told by its free lock, and
-removed by the next build. To wait for the disk after each step would take long, so that is done once, at the end of
-a build: what is not known to be on the disk counts only until the host is booted again. KEY is 128 bits of a SHA-256
-in hex.
+Who uses a layer otherwise than in a build holds a shared lock on its directory KEY (`using`). A layer is complete
+before it gets its name, by a rename. One whose maker was killed is told by its free lock, and removed by the next who
+opens the cache. To wait for the disk after each step would take long, so that is done once, at the end (`close`): what
+is not known to be on the disk counts only until the host is booted again. KEY is 128 bits of a SHA-256 in hex.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from converter.linux import sync_file_system
+from converter.linux import make_subvolume, sync_file_system
+from converter.rootfs.directories import DIRECTORY
 
 _FORMAT = 1  # a cache of another format is another cache
 _KEY = 32  # hex digits: short, because 100 of them must fit in one page of mount options
-_PARTIAL = ".#"
+PARTIAL = ".#"  # begins the name of what is being made, or removed
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _POLL = 0.1  # seconds between looks at a lock that another process holds
 
@@ -119,27 +120,46 @@ class Cache:
 
     def name(self, key: str, layer: Layer) -> None:
         """Remember that `key` comes to this layer, from now on."""
-        waiting = self._names / f"{_PARTIAL}{key}-{os.getpid()}-{time.monotonic_ns()}"
+        waiting = self._names / f"{PARTIAL}{key}-{os.getpid()}-{time.monotonic_ns()}"
         waiting.symlink_to(layer.key)
         waiting.replace(self._names / key)
 
     @contextlib.contextmanager
-    def making(self, key: str, stopped: Callable[[], None]) -> Iterator[Making | None]:
+    def using(self, key: str) -> Iterator[Layer | None]:
+        """The layer of that key, which nobody removes while this lasts; None when there is none."""
+        path = self.layers / key
+        try:
+            fd = os.open(path, DIRECTORY)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            yield self.find(key) if is_still(fd, path) else None
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def making(
+        self, key: str, stopped: Callable[[], None], *, subvolume: bool = False
+    ) -> Iterator[Making | None]:
         """Make the layer of that key alone; None when another build has just made it, and `find` has it.
 
         `stopped` is called now and then while another build makes it, to raise when this one is to end. What is not
-        completed with `complete` is removed at the end. Raises OSError.
+        completed with `complete` is removed at the end. `subvolume`: its tree is one where the file system has such.
+        Raises OSError.
         """
         with self.locked(key, stopped):
             if self.find(key) is not None:
                 yield None
                 return
-            path = self.layers / f"{_PARTIAL}{key}"
+            path = self.layers / f"{PARTIAL}{key}"
             making = Making(key, path)
             try:
                 remove(path)
                 path.mkdir(mode=0o700)
-                making.tree.mkdir(mode=0o755)
+                if not (subvolume and make_subvolume(making.tree)):
+                    making.tree.mkdir(mode=0o755)
                 making.tree.chmod(0o755)
                 making.work.mkdir(mode=0o700)
                 yield making
@@ -193,7 +213,7 @@ class Cache:
                 while not _try_lock(fd):
                     stopped()
                     time.sleep(_POLL)
-                if _is_still(fd, path):  # else its last holder has taken it away
+                if is_still(fd, path):  # else its last holder has taken it away
                     return fd
             except BaseException:
                 os.close(fd)
@@ -202,17 +222,17 @@ class Cache:
 
     def _remove_dead(self) -> None:
         """Remove what killed builds were making, and their locks."""
-        partial = [path.name.removeprefix(_PARTIAL) for path in self.layers.glob(f"{_PARTIAL}*")]
+        partial = [path.name.removeprefix(PARTIAL) for path in self.layers.glob(f"{PARTIAL}*")]
         for name in {*partial, *(path.name for path in self._locks.iterdir())}:
             lock = self._locks / name
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if _try_lock(fd) and _is_still(fd, lock):
-                    remove(self.layers / f"{_PARTIAL}{name}")
+                if _try_lock(fd) and is_still(fd, lock):
+                    remove(self.layers / f"{PARTIAL}{name}")
                     lock.unlink()
             finally:
                 os.close(fd)
-        for link in self._names.glob(f"{_PARTIAL}*"):
+        for link in self._names.glob(f"{PARTIAL}*"):
             if not Path("/proc", link.name.split("-")[1]).exists():
                 link.unlink(missing_ok=True)
 
@@ -225,7 +245,8 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _is_still(fd: int, path: Path) -> bool:
+def is_still(fd: int, path: Path) -> bool:
+    """Is what was opened as `fd` what is at `path` now?"""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:

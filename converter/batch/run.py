@@ -1,0 +1,228 @@
+"""Runs a batch: who waits for what, what is tried again, and what becomes of each job.
+
+One thread decides here; the work is done by a Crew. Everything that is under way is a Task, and at any moment no more
+tasks are submitted than the crew does at a time, so that a signal has little to call back.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from converter.batch import earlier, work
+from converter.batch.choosing import Choice, choose
+from converter.batch.crew import Crew
+from converter.batch.model import Event, Job, Outcome
+from converter.sharing import Shared
+
+_PAUSE = 5.0  # seconds before the second attempt; doubled each time
+_LONGEST_PAUSE = 120.0
+_POLL = 0.2  # seconds between looks at whether to stop
+_DIED = "the process that converted it died, perhaps for want of memory (see dmesg)"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a batch is run. `retries` are further attempts after a fault of the network."""
+
+    resume: bool = False
+    dry_run: bool = False
+    fail_fast: bool = False
+    retries: int = 4
+
+
+@dataclass
+class _Task:
+    """Something to submit, when all that it `needs` is finished and its time has come.
+
+    `job` is None for what jobs share. `alone`: it was there when a process died, so nothing runs beside it.
+    """
+
+    name: str
+    job: Job | None
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    needs: frozenset[str] = frozenset()
+    attempts: int = 0
+    not_before: float = 0.0
+    alone: bool = False
+    number: int = field(default=-1)
+
+
+def run(
+    jobs: Sequence[Job],
+    crew: Crew,
+    rules: Rules,
+    listen: Callable[[Event], None],
+    stopped: Callable[[], bool],
+) -> tuple[Outcome, ...]:
+    """Do the jobs; every one has an outcome, in their order.
+
+    `listen` is told of what begins to wait and what ends. Once `stopped` says so nothing is begun any more, and what is
+    under way is interrupted.
+    """
+    running = _Running(crew, rules, listen, stopped)
+    looks = {job.number: work.Look(job.number) for job in jobs}
+    if rules.resume or (len(jobs) > 1 and not rules.dry_run):
+        asked = [_Task(job.name, None, work.look, (job,), number=job.number) for job in jobs]
+        running.do(
+            [replace(task, function=_look, arguments=(*task.arguments, rules.resume)) for task in asked]
+        )
+        looks |= {look.number: look for look in running.results if isinstance(look, work.Look)}
+    complete = {number: look.complete for number, look in looks.items() if look.complete is not None}
+    for outcome in complete.values():
+        listen(Event("ended", outcome.number, outcome.name, outcome=outcome))
+    left = [job for job in jobs if job.number not in complete]
+    choice = Choice(Shared(), (), {})
+    if not rules.dry_run:
+        choice = choose([looks[job.number] for job in left])
+    running.do(_tasks(left, choice, crew, rules))
+    outcomes = {**complete, **running.outcomes}
+    for job in left:
+        if job.number not in outcomes:
+            why = "a signal came before" if stopped() else "an earlier one failed, and --fail-fast was given"
+            reason = f"not begun: {why}"
+            outcomes[job.number] = Outcome(job.number, job.name, job.source, "left", reason=reason)
+    return tuple(outcomes[job.number] for job in jobs)
+
+
+def _look(job: Job, resume: bool) -> work.Look:
+    return work.look(job, resume=resume)
+
+
+def _tasks(jobs: Sequence[Job], choice: Choice, crew: Crew, rules: Rules) -> list[_Task]:
+    by_number = {job.number: job for job in jobs}
+    tasks = [
+        _Task(
+            common.name,
+            None,
+            work.share,
+            (by_number[common.number], common.shared, common.what, crew.tell),
+            common.after,
+        )
+        for common in choice.made
+    ]
+    for job in jobs:
+        function: Callable[..., Any] = work.plan if rules.dry_run else work.convert
+        arguments = (job, crew.tell) if rules.dry_run else (job, choice.shared, crew.tell)
+        needs = choice.needs.get(job.number, frozenset())
+        tasks.append(_Task(job.name, job, function, arguments, needs, number=job.number))
+    return tasks
+
+
+class _Running:
+    """Tasks on their way through a crew. `outcomes` are jobs', by number; `results` what other tasks returned."""
+
+    def __init__(
+        self, crew: Crew, rules: Rules, listen: Callable[[Event], None], stopped: Callable[[], bool]
+    ) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self.results: list[Any] = []
+        self._crew = crew
+        self._rules = rules
+        self._listen = listen
+        self._stopped = stopped
+        self._failed = False
+        self._finished: set[str] = set()
+        self._waiting: list[_Task] = []
+        self._running: dict[Future[Any], _Task] = {}
+
+    def do(self, tasks: Sequence[_Task]) -> None:
+        """Do all tasks, or as many as are begun before it has to stop."""
+        self._waiting = list(tasks)
+        while self._running or (self._waiting and not self._stops()):
+            if not self._stops():
+                self._submit()
+            elif self._stopped():
+                self._crew.interrupt()  # again and again: one may just have begun
+            done, _ = wait(self._running, timeout=_POLL, return_when=FIRST_COMPLETED)
+            if not self._running:
+                time.sleep(_POLL)  # until it is time for another attempt
+            broken = [self._running.pop(future) for future in done if not self._finish(future)]
+            if broken:
+                self._renew(broken)
+        self._waiting.clear()
+
+    def _stops(self) -> bool:
+        return self._stopped() or (self._rules.fail_fast and self._failed)
+
+    def _submit(self) -> None:
+        """Submit what is ready, in the list's order, as far as somebody is free."""
+        now = time.monotonic()
+        left = []
+        for task in self._waiting:
+            free = len(self._running) < self._crew.jobs and not any(t.alone for t in self._running.values())
+            ready = task.needs <= self._finished and task.not_before <= now
+            if free and ready and not (task.alone and self._running):
+                task.attempts += 1
+                call = self._crew.submitted(task.function, *task.arguments)
+                try:
+                    self._running[self._crew.executor.submit(call)] = task
+                except BrokenExecutor:  # somebody died while idle
+                    self._crew.renew()
+                    left.append(task)
+            else:
+                left.append(task)
+        self._waiting = left
+
+    def _finish(self, future: Future[Any]) -> bool:
+        """Take what came of a task; False when whoever did it died."""
+        error = future.exception()
+        if isinstance(error, BrokenExecutor):
+            return False
+        task = self._running[future]
+        result = future.result() if error is None else error
+        if task.job is None:
+            self._finished.add(task.name)
+            self.results.append(result)
+            del self._running[future]
+            return True
+        outcome = result if isinstance(result, Outcome) else self._outcome_of_error(task.job, error)
+        del self._running[future]
+        self._end(task, replace(outcome, attempts=task.attempts))
+        return True
+
+    def _end(self, task: _Task, outcome: Outcome) -> None:
+        """The outcome of one attempt."""
+        assert task.job is not None
+        retry = outcome.passing and task.attempts <= self._rules.retries
+        if outcome.state == "failed" and retry and not self._stops():
+            pause = min(_PAUSE * 2 ** (task.attempts - 1), _LONGEST_PAUSE) * random.uniform(0.8, 1.2)
+            task.not_before = time.monotonic() + pause
+            self.outcomes[task.number] = outcome  # if it comes to no other attempt
+            self._waiting.append(task)
+            self._listen(Event("waiting", task.number, task.name, outcome.reason, seconds=pause))
+            return
+        self._failed |= outcome.state == "failed"
+        self.outcomes[task.number] = outcome
+        self._listen(Event("ended", task.number, task.name, outcome=outcome))
+
+    def _renew(self, broken: list[_Task]) -> None:
+        """Somebody died, and all that was under way with it. Whose fault it was only shows when each is alone."""
+        broken += self._running.values()
+        self._running.clear()
+        self._crew.renew()
+        for task in broken:
+            if task.job is None:
+                self._finished.add(task.name)  # nobody can rely on it, and nobody does
+            elif (made := earlier.made_by_this_batch(task.job)) is not None:
+                self._end(task, made)
+            elif task.alone:
+                reason = Outcome(task.number, task.name, task.job.source, "failed", reason=_DIED)
+                self._end(task, replace(reason, attempts=task.attempts))
+            else:
+                task.alone = True
+                self._waiting.append(task)
+
+    def _outcome_of_error(self, job: Job, error: BaseException | None) -> Outcome:
+        """What an interrupted or unusual task comes to."""
+        if (made := earlier.made_by_this_batch(job)) is not None:
+            return made
+        if self._stopped():
+            reason = "interrupted; nothing was installed"
+            return Outcome(job.number, job.name, job.source, "interrupted", reason=reason)
+        return Outcome(job.number, job.name, job.source, "failed", reason=f"{type(error).__name__}: {error}")

@@ -1,0 +1,136 @@
+"""What is done for one job, by whichever process or host has been given it: looked at, shared with others, converted.
+
+Nothing here raises what the job may be to blame for: that is in what is returned.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from converter import conversion, interrupt, sources
+from converter.batch import earlier
+from converter.batch.model import Event, Job, Outcome
+from converter.batch.progress import Told
+from converter.cache.prune import trim
+from converter.errors import ConversionError, NoRoomError, PassingError
+from converter.places import Places
+from converter.sharing import Shared
+
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a job's image before it is converted: nothing when it could not be told.
+
+    `complete`: the machine is there already, and this is what was made of it then.
+    """
+
+    number: int
+    digest: str | None = None
+    diff_ids: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()  # bytes of the layers, as they come
+    complete: Outcome | None = None
+
+
+def look(job: Job, *, resume: bool) -> Look:
+    """Find out which layers a job's image has, and with `resume` whether its machine is there and unchanged."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
+            known = sources.look(job.reference, job.options, Path(spool))
+    except (ConversionError, OSError):  # the conversion will tell
+        return Look(job.number)
+    complete = earlier.complete(job, known) if resume else None
+    return Look(job.number, known.digest, known.diff_ids, known.sizes, complete)
+
+
+def share(job: Job, shared: Shared, name: str, tell: Tell) -> bool:
+    """Make what this job's image has in common with others, before they need it; False when it does not work out."""
+    worker = _worker()
+    tell(Event("begun", -1, name, worker=worker))
+    try:
+        conversion.share(job.reference, job.options, Told(tell, -1, name, worker), shared)
+    except (ConversionError, OSError):  # each of them will find out
+        return False
+    finally:
+        tell(Event("ended", -1, name, worker=worker))
+    return True
+
+
+def convert(job: Job, shared: Shared, tell: Tell) -> Outcome:
+    """Make the job's machine."""
+    return _done(job, tell, lambda told: _converted(job, shared, told))
+
+
+def plan(job: Job, tell: Tell) -> Outcome:
+    """Decide everything, and write nothing."""
+    return _done(job, tell, lambda told: _planned(job, told))
+
+
+def _converted(job: Job, shared: Shared, told: Told) -> Outcome:
+    if (made := earlier.made_by_this_batch(job)) is not None:  # by somebody who did not live to tell
+        return made
+    try:
+        result = conversion.convert(job.reference, job.options, told, shared)
+    except NoRoomError:
+        if not trim(Places(job.options.root).trees, 0):
+            raise
+        result = conversion.convert(job.reference, job.options, told)
+    return replace(
+        _outcome(job), state="done", digest=result.digest, tree_path=result.tree_path, notes=result.notes
+    )
+
+
+def _planned(job: Job, told: Told) -> Outcome:
+    result = conversion.plan(job.reference, job.options, told)
+    return replace(
+        _outcome(job), state="planned", digest=result.digest, tree_path=result.tree_path, notes=result.notes
+    )
+
+
+def _done(job: Job, tell: Tell, work: Callable[[Told], Outcome]) -> Outcome:
+    worker = _worker()
+    begun = time.monotonic()
+    tell(Event("begun", job.number, job.name, worker=worker))
+    told = Told(tell, job.number, job.name, worker)
+    try:
+        outcome = work(told)
+    except ConversionError as error:
+        reason, remedy = split(str(error))
+        passing = isinstance(error, PassingError)
+        outcome = replace(_outcome(job), reason=reason, remedy=remedy, passing=passing)
+    except interrupt.Interrupted:
+        outcome = replace(_outcome(job), state="interrupted", reason="interrupted; nothing was installed")
+    except Exception as error:  # one image's failure, also by our own fault, is not the others'
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        reason = f"docker2nspawn itself failed at {place}: {type(error).__name__}: {str(error)[:300]}"
+        outcome = replace(_outcome(job), reason=reason, remedy="please report this")
+    finally:
+        interrupt.too_late()
+    return replace(outcome, seconds=time.monotonic() - begun, size=told.bytes, worker=worker)
+
+
+def _outcome(job: Job) -> Outcome:
+    return Outcome(job.number, job.name, job.source, "failed")
+
+
+def split(message: str) -> tuple[str, str]:
+    """What is wrong, and what to do about it: messages have the latter after a semicolon."""
+    reason, separator, remedy = message.rpartition("; ")
+    return (reason, remedy) if separator else (message, "")
+
+
+def _worker() -> str:
+    with suppress(ImportError, ValueError):
+        from distributed import get_worker
+
+        return str(get_worker().name)
+    return socket.gethostname()
