@@ -37,6 +37,7 @@ from converter.places import Places, used_addresses
 
 _STAGING_PREFIX = ".#docker2nspawn-"  # a leading dot hides it from machinectl; .# is systemd's own for such
 _JOURNAL = "journal.json"
+_ATTEMPTS = 20  # to make a staging directory while other runs take back directories
 
 
 class _InUseError(ConversionError):
@@ -132,13 +133,20 @@ def staging(places: Places) -> Iterator[Staging]:
     lock = -1
     try:
         with _errors_of("prepare", places.machines):
-            _make_directories(places.machines, made, mode=0o700)
-            _make_directories(places.state / "machines", made, mode=0o755)
-            with _global_lock(places):
-                _recover(places)
-                path = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=places.machines))
-                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            for attempt in range(_ATTEMPTS):
+                try:
+                    _make_directories(places.machines, made, mode=0o700)
+                    _make_directories(places.state / "machines", made, mode=0o755)
+                    with _global_lock(places):
+                        _recover(places)
+                        path = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=places.machines))
+                        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                        fcntl.flock(lock, fcntl.LOCK_EX)
+                    break
+                except FileNotFoundError:  # another run has just taken back the directories that it had made
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+            assert path is not None
             result = Staging(path, places.volumes / path.name)
             _make_tree(result.tree)
             result.spool.mkdir(mode=0o700)
@@ -391,7 +399,12 @@ def _make_directories(path: Path, made: list[Path], *, mode: int) -> None:
         missing.append(path)
         path = path.parent
     for directory in reversed(missing):
-        directory.mkdir(mode=mode if directory == missing[0] else 0o755)
+        try:
+            directory.mkdir(mode=mode if directory == missing[0] else 0o755)
+        except FileExistsError:
+            if not directory.is_dir():
+                raise
+            continue  # another run was faster
         made.append(directory)
 
 
