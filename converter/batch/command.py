@@ -75,9 +75,9 @@ def batch(wanted: Wanted) -> int:
         with _crew(wanted, jobs, screen.event) as crew:
             done = run(jobs, crew, wanted.rules, screen.event, stop.is_set)
             at_a_time = crew.jobs
-    if not wanted.rules.dry_run:
-        for root in {job.options.root for job in jobs}:
-            trim(Places(root).trees, wanted.cache_size)
+            if not wanted.rules.dry_run:
+                for root in {job.options.root for job in jobs}:
+                    crew.everywhere(trim, Places(root).trees, wanted.cache_size)
     summary = Summary(
         outcomes=tuple(sorted((*done, *failed), key=lambda outcome: outcome.number)),
         version=version("docker2nspawn"),

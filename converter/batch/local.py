@@ -89,6 +89,9 @@ class Processes:
         self._pids.clear()
         self._executor = self._new_executor()
 
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
+        function(*arguments)
+
     def close(self) -> None:
         """End the processes. What they were doing is taken back."""
         for pid in tuple(self._pids):
