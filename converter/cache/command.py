@@ -135,18 +135,19 @@ def _print_entries(console: Console, rows: Sequence[tuple[_Place, Entry, bool]])
                 moment(entry.used) if entry.used else _NEVER,
                 _use(in_use),
             )
-            console.print(Text("\t".join((*fields, shown(entry.what)))))
+            # Not by rich, which makes spaces of tabs.
+            sys.stdout.write("\t".join((*fields, shown(entry.what))) + "\n")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("cache", "key"):
         table.add_column(heading, no_wrap=True)
     for heading in ("size", "last used", ""):
         table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("what", no_wrap=True, overflow="ellipsis")
+    table.add_column("what")  # the one to be shortened
     now = time.time()
     for place, entry, in_use in rows:
         fields = (place.name, entry.key[:12], amount(entry.size), _age(now, entry.used), _use(in_use))
-        table.add_row(*fields, Text(shown(entry.what)))
+        table.add_row(*fields, Text(shown(entry.what), no_wrap=True, overflow="ellipsis"))
     if rows:
         console.print(table, soft_wrap=False)
 
