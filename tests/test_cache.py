@@ -373,7 +373,7 @@ def test_a_build_that_begins_does_not_wait_for_what_is_being_removed(builds: Cac
 # --- kills, and many at once
 
 _PRUNER = """
-import sys
+import sys, time
 from pathlib import Path
 from converter.cache.prune import prune
 print("pruning", flush=True)
@@ -381,6 +381,7 @@ while True:
     prune(Path(sys.argv[1]), int(sys.argv[2]))
     if len(sys.argv) > 3:
         break
+    time.sleep(0.02)
 """
 
 
