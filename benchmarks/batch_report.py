@@ -72,8 +72,8 @@ def _side_by_side(title: str, kind: str, images: Fleet, costs: Measured) -> str:
     lines = [
         f"## {title}",
         "",
-        "| what | images | wall s | s for each | batch is faster by | CPU s | largest process MB |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| what | images | wall s | s for each | batch is faster by | CPU s |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     forms = [member.form for member in images.members]
     batch = costs[kind, "batch"].wall / len(forms)
@@ -83,7 +83,7 @@ def _side_by_side(title: str, kind: str, images: Fleet, costs: Measured) -> str:
         each = cost.wall / count
         faster = "" if what == "batch" else f"{each / batch:.1f}"
         cells = [label, str(count), f"{cost.wall:.1f}", f"{each:.2f}", faster]
-        lines.append(f"| {' | '.join([*cells, f'{cost.cpu:.1f}', f'{cost.peak / 1e6:.0f}'])} |")
+        lines.append(f"| {' | '.join([*cells, f'{cost.cpu:.1f}'])} |")
     return "\n".join([*lines, ""])
 
 

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -28,6 +27,7 @@ from converter.linux import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     identity,
+    lock_file,
     make_subvolume,
     rename,
     sync_file_system,
@@ -332,15 +332,10 @@ def _nspawn_lock(places: Places, name: str) -> Iterator[None]:
     path = places.machines / f".#{name}.lck"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
-        except OSError as error:
-            if error.errno in {errno.EAGAIN, errno.EACCES}:
-                raise _InUseError(
-                    f"machine {name} is in use; stop it first: systemctl stop systemd-nspawn@{name}"
-                ) from None
-            raise
+        if not lock_file(fd, fcntl.F_WRLCK):
+            raise _InUseError(
+                f"machine {name} is in use; stop it first: systemctl stop systemd-nspawn@{name}"
+            )
         try:
             yield
         finally:
