@@ -22,6 +22,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -95,7 +96,8 @@ class Cache:
             if self._not_synced:
                 sync_file_system(self.layers)
             for key in self._not_synced:
-                (self.layers / key / "synced").touch()
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    (self.layers / key / "synced").touch()
         self._in_use.close()
 
     def find(self, key: str) -> Layer | None:
@@ -266,6 +268,16 @@ def _size(tree: Path) -> int:
 
 
 def remove(path: Path) -> None:
-    """Remove whatever is at `path`, by rm(1), which takes any depth."""
-    if os.path.lexists(path):
-        subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)
+    """Remove whatever is at `path`, by rm(1), which takes any depth.
+
+    It gets another name first: should we be killed, rm goes on, and what others make in that place is not for it.
+    """
+    gone = path.with_name(f"{PARTIAL}{secrets.token_hex(16)}.gone")
+    try:
+        path.rename(gone)
+    except FileNotFoundError:
+        return
+    except OSError:
+        gone = path
+    # In a group of its own: what is typed at a terminal does not end it halfway.
+    subprocess.run(["rm", "-rf", "--", gone], stderr=subprocess.DEVNULL, check=False, process_group=0)
