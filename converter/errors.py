@@ -27,3 +27,7 @@ class PassingError(ConversionError):
 
 class NoRoomError(ConversionError):
     """The disk is full, or would be."""
+
+
+class AddressTakenError(ConversionError):
+    """Another machine has been given the address that was chosen for this one: with the next one it works."""

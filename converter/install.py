@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from converter import interrupt
-from converter.errors import ConversionError
+from converter.errors import AddressTakenError, ConversionError, NoRoomError
 from converter.linux import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     identity,
+    is_still,
     lock_file,
     make_subvolume,
     rename,
@@ -37,7 +38,6 @@ from converter.places import Places, used_addresses
 
 _STAGING_PREFIX = ".#docker2nspawn-"  # a leading dot hides it from machinectl; .# is systemd's own for such
 _JOURNAL = "journal.json"
-_ATTEMPTS = 20  # to make a staging directory while other runs take back directories
 
 
 class _InUseError(ConversionError):
@@ -133,20 +133,12 @@ def staging(places: Places) -> Iterator[Staging]:
     lock = -1
     try:
         with _errors_of("prepare", places.machines):
-            for attempt in range(_ATTEMPTS):
-                try:
-                    _make_directories(places.machines, made, mode=0o700)
-                    _make_directories(places.state / "machines", made, mode=0o755)
-                    with _global_lock(places):
-                        _recover(places)
-                        path = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=places.machines))
-                        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-                        fcntl.flock(lock, fcntl.LOCK_EX)
-                    break
-                except FileNotFoundError:  # another run has just taken back the directories that it had made
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-            assert path is not None
+            with _global_lock(places, made):
+                _make_directories(places.state / "machines", made, mode=0o755)
+                _recover(places)
+                path = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=places.machines))
+                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             result = Staging(path, places.volumes / path.name)
             _make_tree(result.tree)
             result.spool.mkdir(mode=0o700)
@@ -159,9 +151,11 @@ def staging(places: Places) -> Iterator[Staging]:
             _remove_tree(path)
         if lock >= 0:
             os.close(lock)
-        for directory in reversed(made):
-            with contextlib.suppress(OSError):  # not empty: something was installed
-                directory.rmdir()
+        if made:
+            with contextlib.suppress(OSError), _global_lock(places):
+                for directory in reversed(made):
+                    with contextlib.suppress(OSError):  # not empty: something was installed
+                        directory.rmdir()
 
 
 def install(stage: Staging, places: Places, name: str, files: Files, *, force: bool) -> None:
@@ -218,7 +212,7 @@ def install(stage: Staging, places: Places, name: str, files: Files, *, force: b
 
 def _check_address(places: Places, name: str, files: Files) -> None:
     if files.address is not None and (owner := used_addresses(places, name).get(files.address)) is not None:
-        raise ConversionError(f"machine {owner} has just taken the address {files.address}; run this again")
+        raise AddressTakenError(f"machine {owner} has just taken the address {files.address}; run this again")
 
 
 def _waiting(path: Path) -> Path:
@@ -316,14 +310,28 @@ def _recover_one(stage: Path, places: Places) -> None:
 
 
 @contextlib.contextmanager
-def _global_lock(places: Places) -> Iterator[None]:
-    """One run at a time makes, removes or installs; held for moments only."""
-    fd = os.open(places.machines, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+def _global_lock(places: Places, made: list[Path] | None = None) -> Iterator[None]:
+    """One run at a time makes, removes or installs; held for moments only.
+
+    Where there is no directory of machines it is made, and added to `made`; without `made` there is nothing to lock.
+    """
+    while True:
+        if made is not None:
+            _make_directories(places.machines, made, mode=0o700)
+        try:
+            fd = os.open(places.machines, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            if made is not None:
+                continue
+            yield
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if made is None or is_still(fd, places.machines):  # else who had made it has taken it back
+                yield
+                return
+        finally:
+            os.close(fd)
 
 
 @contextlib.contextmanager
@@ -389,18 +397,19 @@ def _sync_directory(path: Path) -> None:
 
 def _make_directories(path: Path, made: list[Path], *, mode: int) -> None:
     """As mkdir -p; `mode` is for the last one. What was missing is added to `made`, outermost first."""
-    missing = []
     while not path.is_dir():
-        missing.append(path)
-        path = path.parent
-    for directory in reversed(missing):
+        missing = path
+        while not missing.parent.is_dir():
+            missing = missing.parent
         try:
-            directory.mkdir(mode=mode if directory == missing[0] else 0o755)
-        except FileExistsError:
-            if not directory.is_dir():
+            missing.mkdir(mode=mode if missing == path else 0o755)
+            made.append(missing)
+        except FileExistsError:  # another run was faster
+            if not missing.is_dir():
                 raise
-            continue  # another run was faster
-        made.append(directory)
+        except FileNotFoundError:  # another run has taken back what it had made
+            if missing.parent.is_dir():
+                raise
 
 
 def _make_tree(path: Path) -> None:
@@ -421,7 +430,8 @@ def _remove_tree(path: Path) -> None:
     """By rm(1), which takes any depth; also where the image's directory modes keep an owner without root out."""
     if os.geteuid() != 0:
         subprocess.run(["chmod", "-R", "u+rwX", "--", path], stderr=subprocess.DEVNULL, check=False)
-    subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)
+    # In a group of its own: what is typed at a terminal does not end it halfway.
+    subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False, process_group=0)
 
 
 @contextlib.contextmanager
@@ -433,4 +443,5 @@ def _errors_of(verb: str, path: Path) -> Iterator[None]:
             f"cannot {verb} {path}: {error.strerror} ({error.filename}); run as root, or use --root DIR"
         ) from None
     except OSError as error:
-        raise ConversionError(f"cannot {verb} {path}: {error.strerror}") from None
+        kind = NoRoomError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ConversionError
+        raise kind(f"cannot {verb} {path}: {error.strerror}") from None

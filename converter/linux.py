@@ -180,3 +180,11 @@ def _maps(path: Path, users: int) -> bool | None:
         return None if ctypes.get_errno() == errno.EPERM else False
     finally:
         os.close(tree)
+
+
+def is_still(fd: int, path: Path) -> bool:
+    """Is what was opened as `fd` what is at `path` now?"""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -74,8 +75,16 @@ def used_addresses(places: Places, but: str) -> dict[str, str]:
 
 def recorded_address(places: Places, name: str) -> str | None:
     """The address that machine `name` has in its private network, by its record; None without."""
+    path = places.record(name)
     try:
-        address = json.loads(places.record(name).read_bytes())["address"]
+        status = path.stat()
+        return _address(path, status.st_ino, status.st_mtime_ns, status.st_size)
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+@lru_cache(1 << 16)  # more than there are addresses
+def _address(path: Path, inode: int, time: int, size: int) -> str | None:
+    """What a record says, read once while it is the same file: each of many conversions looks at all of them."""
+    address = json.loads(path.read_bytes())["address"]
     return address if isinstance(address, str) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from converter.errors import ConversionError
@@ -45,8 +46,10 @@ def fill_volumes(
             )
             continue
         # Whoever gets in could run what a machine has made setuid, as in /var/lib/machines.
-        places.volumes.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stage.volumes.mkdir(mode=0o700, exist_ok=True)
+        while not stage.volumes.is_dir():
+            places.volumes.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # another run has removed the empty directory
+                stage.volumes.mkdir(mode=0o700)
         target = stage.volumes / volume.name
         if volume.source is None:
             source = open_directory(root_fd, volume.destination)

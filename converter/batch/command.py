@@ -61,14 +61,35 @@ def batch(wanted: Wanted) -> int:
         check_report(path)
     entries = _entries(wanted)
     asked = jobs_of(entries, wanted.options)
-    mark = uuid.uuid4().hex
+    mark = None if wanted.rules.dry_run else uuid.uuid4().hex  # of what nobody makes there is no record
     jobs = [replace(job, options=replace(job.options, batch=mark)) for job in asked.jobs]
     messages = list(asked.messages)
     for message in messages:
         sys.stderr.write(f"docker2nspawn: {message}\n")
+    with _stopping() as stop:
+        summary = _done(wanted, jobs, asked.failed, tuple(messages), stop)
+        for path in wanted.reports:
+            write_report(summary, path)
+        if wanted.as_json:
+            sys.stdout.write(as_json(summary))
+        else:
+            print_summary(summary, wanted.reports[0] if wanted.reports else None)
+    if stop.is_set() and not summary.good:
+        return 130
+    return 0 if summary.good else 1
+
+
+def _done(
+    wanted: Wanted,
+    jobs: Sequence[Job],
+    failed: Sequence[Outcome],
+    messages: tuple[str, ...],
+    stop: threading.Event,
+) -> Summary:
+    """Do the jobs. Those that `failed` are of sources that mean nothing."""
     started = time.time()
-    with show(len(jobs) + len(asked.failed)) as screen, _stopping() as stop:
-        failed = [_with_remedy(outcome) for outcome in asked.failed]
+    with show(len(jobs) + len(failed)) as screen:
+        failed = [_with_remedy(outcome) for outcome in failed]
         for outcome in failed:
             screen.event(Event("ended", outcome.number, outcome.name or outcome.source, outcome=outcome))
         with _crew(wanted, jobs, screen.event) as crew:
@@ -77,7 +98,7 @@ def batch(wanted: Wanted) -> int:
             if not wanted.rules.dry_run:
                 for root in {job.options.root for job in jobs}:
                     crew.everywhere(trim, Places(root).trees, wanted.cache_size)
-    summary = Summary(
+    return Summary(
         outcomes=tuple(sorted((*done, *failed), key=lambda outcome: outcome.number)),
         version=version("docker2nspawn"),
         host=socket.gethostname(),
@@ -86,17 +107,8 @@ def batch(wanted: Wanted) -> int:
         ended=time.time(),
         jobs=at_a_time,
         interrupted=stop.is_set(),
-        messages=tuple(messages),
+        messages=messages,
     )
-    for path in wanted.reports:
-        write_report(summary, path)
-    if wanted.as_json:
-        sys.stdout.write(as_json(summary))
-    else:
-        print_summary(summary, wanted.reports[0] if wanted.reports else None)
-    if stop.is_set() and not summary.good:
-        return 130
-    return 0 if summary.good else 1
 
 
 def _entries(wanted: Wanted) -> Entries:

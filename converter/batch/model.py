@@ -43,7 +43,8 @@ class Outcome:
     """What became of a job.
 
     `reason` says in one line why it failed, `remedy` what to do about it. `passing`: the fault may pass by itself
-    (a network's). `seconds` and `size` (bytes of layers read) are of the last attempt; `worker` tells who did it.
+    (a network's). `no_room`: the disk was full, perhaps of what was being made beside. `seconds` and `size` (bytes of
+    layers read) are of the last attempt; `worker` tells who did it.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Outcome:
     reason: str = ""
     remedy: str = ""
     passing: bool = False
+    no_room: bool = False
     attempts: int = 1
     seconds: float = 0.0
     size: int = 0

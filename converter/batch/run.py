@@ -40,7 +40,8 @@ class Rules:
 class _Task:
     """Something to submit, when all that it `needs` is finished and its time has come.
 
-    `job` is None for what jobs share. `alone`: it was there when a process died, so nothing runs beside it.
+    `job` is None for what jobs share. `alone`: nothing runs beside it, because it was there when a process died, or
+    found no room.
     """
 
     name: str
@@ -69,20 +70,18 @@ def run(
     running = _Running(crew, rules, listen, stopped)
     looks = {job.number: work.Look(job.number) for job in jobs}
     if rules.resume or (len(jobs) > 1 and not rules.dry_run):
-        asked = [_Task(job.name, None, work.look, (job,), number=job.number) for job in jobs]
-        running.do(
-            [replace(task, function=_look, arguments=(*task.arguments, rules.resume)) for task in asked]
-        )
+        running.do([_Task(job.name, None, work.look, (job, rules.resume)) for job in jobs])
         looks |= {look.number: look for look in running.results if isinstance(look, work.Look)}
-    complete = {number: look.complete for number, look in looks.items() if look.complete is not None}
-    for outcome in complete.values():
-        listen(Event("ended", outcome.number, outcome.name, outcome=outcome))
-    left = [job for job in jobs if job.number not in complete]
+    for look in looks.values():
+        if look.there is not None:
+            running.take(look.there)
+    left = [job for job in jobs if looks[job.number].there is None]
     choice = Choice(Shared(), (), {})
     if not rules.dry_run:
         choice = choose([looks[job.number] for job in left])
-    running.do(_tasks(left, choice, crew, rules))
-    outcomes = {**complete, **running.outcomes}
+    unseen = frozenset(job.number for job in left if rules.resume and not looks[job.number].seen)
+    running.do(_tasks(left, choice, crew, rules, unseen))
+    outcomes = running.outcomes
     for job in left:
         if job.number not in outcomes:
             why = "a signal came before" if stopped() else "an earlier one failed, and --fail-fast was given"
@@ -91,11 +90,10 @@ def run(
     return tuple(outcomes[job.number] for job in jobs)
 
 
-def _look(job: Job, resume: bool) -> work.Look:
-    return work.look(job, resume=resume)
-
-
-def _tasks(jobs: Sequence[Job], choice: Choice, crew: Crew, rules: Rules) -> list[_Task]:
+def _tasks(
+    jobs: Sequence[Job], choice: Choice, crew: Crew, rules: Rules, unseen: frozenset[int]
+) -> list[_Task]:
+    """What is to be done for the jobs. Whether the machines of those `unseen` are there could not be told."""
     by_number = {job.number: job for job in jobs}
     tasks = [
         _Task(
@@ -109,7 +107,9 @@ def _tasks(jobs: Sequence[Job], choice: Choice, crew: Crew, rules: Rules) -> lis
     ]
     for job in jobs:
         function: Callable[..., Any] = work.plan if rules.dry_run else work.convert
-        arguments = (job, crew.tell) if rules.dry_run else (job, choice.shared, crew.tell)
+        arguments: tuple[Any, ...] = (job, crew.tell)
+        if not rules.dry_run:
+            arguments = (job, choice.shared, crew.tell, job.number in unseen)
         needs = choice.needs.get(job.number, frozenset())
         tasks.append(_Task(job.name, job, function, arguments, needs, number=job.number))
     return tasks
@@ -159,10 +159,10 @@ class _Running:
             free = len(self._running) < self._crew.jobs and not any(t.alone for t in self._running.values())
             ready = task.needs <= self._finished and task.not_before <= now
             if free and ready and not (task.alone and self._running):
-                task.attempts += 1
                 call = self._crew.submitted(task.function, *task.arguments)
                 try:
                     self._running[self._crew.executor.submit(call)] = task
+                    task.attempts += 1
                 except BrokenExecutor:  # somebody died while idle
                     self._crew.renew()
                     left.append(task)
@@ -192,9 +192,20 @@ class _Running:
         self._end(task, replace(outcome, attempts=task.attempts))
         return True
 
+    def take(self, outcome: Outcome) -> None:
+        """The last outcome of a job."""
+        self._failed |= outcome.state == "failed"
+        self.outcomes[outcome.number] = outcome
+        self._listen(Event("ended", outcome.number, outcome.name, outcome=outcome))
+
     def _end(self, task: _Task, outcome: Outcome) -> None:
         """The outcome of one attempt."""
         assert task.job is not None
+        if outcome.no_room and not task.alone and self._crew.jobs > 1 and not self._stops():
+            task.alone = True  # what was being made beside it may have taken the room
+            self.outcomes[task.number] = outcome
+            self._waiting.append(task)
+            return
         retry = outcome.passing and task.attempts <= self._rules.retries
         if outcome.state == "failed" and retry and not self._stops():
             pause = min(_PAUSE * 2 ** (task.attempts - 1), _LONGEST_PAUSE) * random.uniform(0.8, 1.2)
@@ -203,9 +214,7 @@ class _Running:
             self._waiting.append(task)
             self._listen(Event("waiting", task.number, task.name, outcome.reason, seconds=pause))
             return
-        self._failed |= outcome.state == "failed"
-        self.outcomes[task.number] = outcome
-        self._listen(Event("ended", task.number, task.name, outcome=outcome))
+        self.take(outcome)
 
     def _renew(self, broken: list[_Task]) -> None:
         """Somebody died, and all that was under way with it. Whose fault it was only shows when each is alone."""
@@ -213,19 +222,18 @@ class _Running:
         self._running.clear()
         self._crew.renew()
         for task in broken:
-            if task.job is None:
-                self._finished.add(task.name)  # nobody can rely on it, and nobody does
-            elif (made := earlier.made_by_this_batch(task.job)) is not None:
-                self._end(task, made)
-            elif task.alone:
-                reason = Outcome(task.number, task.name, task.job.source, "failed", reason=_DIED)
-                self._end(task, replace(reason, attempts=task.attempts))
+            if self._stopped() or task.alone:
+                if task.job is None:
+                    self._finished.add(task.name)  # nobody can rely on it, and nobody does
+                else:
+                    outcome = self._outcome_of_error(task.job, None)
+                    self._end(task, replace(outcome, attempts=task.attempts))
             else:
-                task.alone = True
+                task.alone = True  # if it has made its machine, it finds it
                 self._waiting.append(task)
 
     def _outcome_of_error(self, job: Job, error: BaseException | None) -> Outcome:
-        """What an interrupted or unusual task comes to."""
+        """What an interrupted or unusual task comes to; without an error, its process died."""
         if (made := earlier.made_by_this_batch(job)) is not None:
             return made
         if isinstance(error, ConversionError):  # the crew's own
@@ -234,4 +242,6 @@ class _Running:
         if self._stopped():
             reason = "interrupted; nothing was installed"
             return Outcome(job.number, job.name, job.source, "interrupted", reason=reason)
+        if error is None:
+            return Outcome(job.number, job.name, job.source, "failed", reason=_DIED)
         return Outcome(job.number, job.name, job.source, "failed", reason=f"{type(error).__name__}: {error}")

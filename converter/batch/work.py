@@ -20,8 +20,9 @@ from converter.batch import earlier
 from converter.batch.model import Event, Job, Outcome
 from converter.batch.progress import Told
 from converter.cache.prune import trim
-from converter.errors import ConversionError, NoRoomError, PassingError
+from converter.errors import AddressTakenError, ConversionError, NoRoomError, PassingError
 from converter.places import Places
+from converter.result import Result
 from converter.sharing import Shared
 
 Tell = Callable[[Event], None]
@@ -31,25 +32,33 @@ Tell = Callable[[Event], None]
 class Look:
     """What is known of a job's image before it is converted: nothing when it could not be told.
 
-    `complete`: the machine is there already, and this is what was made of it then.
+    `seen`: it could be told. `there`: the machine is there already, and this is the job's outcome.
     """
 
     number: int
+    seen: bool = False
     digest: str | None = None
     diff_ids: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()  # bytes of the layers, as they come
-    complete: Outcome | None = None
+    there: Outcome | None = None
 
 
-def look(job: Job, *, resume: bool) -> Look:
+def look(job: Job, resume: bool) -> Look:
     """Find out which layers a job's image has, and with `resume` whether its machine is there and unchanged."""
+    interrupt.in_time()
     try:
-        with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
-            known = sources.look(job.reference, job.options, Path(spool))
+        known = _known(job)
+        there = earlier.there(job, known) if resume else None
+        return Look(job.number, True, known.digest, known.diff_ids, known.sizes, there)
     except (ConversionError, OSError):  # the conversion will tell
         return Look(job.number)
-    complete = earlier.complete(job, known) if resume else None
-    return Look(job.number, known.digest, known.diff_ids, known.sizes, complete)
+    finally:
+        interrupt.too_late()
+
+
+def _known(job: Job) -> sources.Known:
+    with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
+        return sources.look(job.reference, job.options, Path(spool))
 
 
 def share(job: Job, shared: Shared, name: str, tell: Tell) -> bool:
@@ -61,13 +70,14 @@ def share(job: Job, shared: Shared, name: str, tell: Tell) -> bool:
     except (ConversionError, OSError):  # each of them will find out
         return False
     finally:
+        interrupt.too_late()
         tell(Event("ended", -1, name, worker=worker))
     return True
 
 
-def convert(job: Job, shared: Shared, tell: Tell) -> Outcome:
-    """Make the job's machine."""
-    return _done(job, tell, lambda told: _converted(job, shared, told))
+def convert(job: Job, shared: Shared, tell: Tell, resume: bool = False) -> Outcome:
+    """Make the job's machine; with `resume` unless it is there and unchanged, which could not be told before."""
+    return _done(job, tell, lambda told: _converted(job, shared, resume, told))
 
 
 def plan(job: Job, tell: Tell) -> Outcome:
@@ -75,16 +85,18 @@ def plan(job: Job, tell: Tell) -> Outcome:
     return _done(job, tell, lambda told: _planned(job, told))
 
 
-def _converted(job: Job, shared: Shared, told: Told) -> Outcome:
+def _converted(job: Job, shared: Shared, resume: bool, told: Told) -> Outcome:
     if (made := earlier.made_by_this_batch(job)) is not None:  # by somebody who did not live to tell
         return made
+    if resume and (there := earlier.there(job, _known(job))) is not None:
+        return there
     try:
         try:
-            result = conversion.convert(job.reference, job.options, told, shared)
+            result = _made(job, shared, told)
         except NoRoomError:
             if not trim(Places(job.options.root).trees, 0):
                 raise
-            result = conversion.convert(job.reference, job.options, told)
+            result = _made(job, None, told)
     except ConversionError:
         if (made := earlier.made_by_this_batch(job)) is not None:  # by somebody else, taken for dead
             return made
@@ -92,6 +104,14 @@ def _converted(job: Job, shared: Shared, told: Told) -> Outcome:
     return replace(
         _outcome(job), state="done", digest=result.digest, tree_path=result.tree_path, notes=result.notes
     )
+
+
+def _made(job: Job, shared: Shared | None, told: Told) -> Result:
+    while True:
+        try:
+            return conversion.convert(job.reference, job.options, told, shared)
+        except AddressTakenError:  # by another job, just now; there are many more
+            continue
 
 
 def _planned(job: Job, told: Told) -> Outcome:
@@ -106,12 +126,18 @@ def _done(job: Job, tell: Tell, work: Callable[[Told], Outcome]) -> Outcome:
     begun = time.monotonic()
     tell(Event("begun", job.number, job.name, worker=worker))
     told = Told(tell, job.number, job.name, worker)
+    interrupt.in_time()
     try:
         outcome = work(told)
     except ConversionError as error:
         reason, remedy = split(str(error))
-        passing = isinstance(error, PassingError)
-        outcome = replace(_outcome(job), reason=reason, remedy=remedy, passing=passing)
+        outcome = replace(
+            _outcome(job),
+            reason=reason,
+            remedy=remedy,
+            passing=isinstance(error, PassingError),
+            no_room=isinstance(error, NoRoomError),
+        )
     except interrupt.Interrupted:
         outcome = replace(_outcome(job), state="interrupted", reason="interrupted; nothing was installed")
     except Exception as error:  # one image's failure, also by our own fault, is not the others'

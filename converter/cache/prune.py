@@ -12,7 +12,6 @@ from pathlib import Path
 
 from converter.cache.removal import (
     PARTIAL,
-    is_still,
     kept_from_machinectl,
     put_aside,
     remove,
@@ -21,6 +20,7 @@ from converter.cache.removal import (
     size_of,
     try_lock,
 )
+from converter.linux import is_still
 from converter.rootfs.directories import DIRECTORY
 
 LIMIT = 20 << 30  # bytes that may stay in each of the caches unless something else is said

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from converter.linux import lock_file
+from converter.linux import is_still, lock_file
 from converter.rootfs.directories import DIRECTORY
 
 PARTIAL = ".#"  # begins the name of what is being made, or removed
@@ -65,9 +65,19 @@ def remove_dead(directory: Path) -> int:
 
 
 def remove(path: Path) -> None:
-    """Remove whatever is at `path`, by rm(1), which takes any depth, and subvolumes of a btrfs."""
-    if os.path.lexists(path):
-        subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)
+    """Remove whatever is at `path`, by rm(1), which takes any depth, and subvolumes of a btrfs.
+
+    It gets another name first: should we be killed, rm goes on, and what others make in that place is not for it.
+    """
+    gone = path.with_name(f"{PARTIAL}{secrets.token_hex(16)}{_GONE}")
+    try:
+        path.rename(gone)
+    except FileNotFoundError:
+        return
+    except OSError:
+        gone = path
+    # In a group of its own: what is typed at a terminal does not end it halfway.
+    subprocess.run(["rm", "-rf", "--", gone], stderr=subprocess.DEVNULL, check=False, process_group=0)
 
 
 def size_of(path: Path) -> int:
@@ -114,14 +124,6 @@ def try_lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def is_still(fd: int, path: Path) -> bool:
-    """Is what was opened as `fd` what is at `path` now?"""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _is_gone(path: Path) -> bool:

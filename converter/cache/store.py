@@ -30,8 +30,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from converter.cache.removal import PARTIAL, is_still, remove, remove_dead, size_of, try_lock
-from converter.linux import make_subvolume, sync_file_system
+from converter.cache.removal import PARTIAL, remove, remove_dead, size_of, try_lock
+from converter.linux import is_still, make_subvolume, sync_file_system
 from converter.rootfs.directories import DIRECTORY
 
 _FORMAT = 1  # a cache of another format is another cache
@@ -95,7 +95,8 @@ class Cache:
             if self._not_synced:
                 sync_file_system(self.layers)
             for key in self._not_synced:
-                (self.layers / key / "synced").touch()
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    (self.layers / key / "synced").touch()
         self._in_use.close()
 
     def find(self, key: str) -> Layer | None:

@@ -149,6 +149,7 @@ def _remove(root_fd: int, aside: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        process_group=0,  # what is typed at a terminal does not end it halfway
     )
     if done.returncode != 0:
         raise ConversionError(f"cannot remove what was replaced: {done.stderr.strip()}")
