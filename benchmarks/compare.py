@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import cache, dockerfiles, inputs, linear
+from benchmarks import batch, cache, dockerfiles, inputs, linear
 from benchmarks.cache import CACHE, Input
 from benchmarks.engine import Engine, engine
 from benchmarks.measure import Failed, floor_of_peak, remove
@@ -47,11 +47,13 @@ def main() -> None:
         # Two runs would measure each other.
         with cache.lock("measuring"), _target() as target:
             if arguments.linear:
-                text = linear.report(target, arguments.repeat, _machine())
+                text = linear.report(target, arguments.repeat or 5, _machine())
             elif arguments.dockerfiles:
-                text = dockerfiles.report(arguments.repeat, _machine())
+                text = dockerfiles.report(arguments.repeat or 5, _machine())
+            elif arguments.batch:
+                text = batch.report(target, arguments.count, arguments.repeat or 3, _machine())
             else:
-                text = _compare(target, arguments.input, arguments.tool, arguments.repeat)
+                text = _compare(target, arguments.input, arguments.tool, arguments.repeat or 5)
     except (Failed, subprocess.CalledProcessError) as error:
         sys.exit(f"benchmarks: {error}")
     output = arguments.output or _HERE / _output(arguments)
@@ -66,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tool", action="append", choices=names, help=f"default: all; {FLOOR} is always measured"
     )
-    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--repeat", type=int, metavar="N", help="default: 5, with --batch 3")
     parser.add_argument(
         "--linear", action="store_true", help="instead: growth with the number of layers and of entries"
     )
@@ -76,10 +78,16 @@ def _arguments() -> argparse.Namespace:
         help="instead: Dockerfiles translated, and built again beside docker",
     )
     parser.add_argument(
+        "--batch", action="store_true", help="instead: many images in one list beside one after the other"
+    )
+    parser.add_argument(
+        "--count", type=int, default=40, metavar="N", help="with --batch: how many images; default: 40"
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="default: results.md (linear.md, dockerfiles.md) beside this file",
+        help="default: results.md (linear.md, dockerfiles.md, batch.md) beside this file",
     )
     return parser.parse_args()
 
@@ -87,7 +95,9 @@ def _arguments() -> argparse.Namespace:
 def _output(arguments: argparse.Namespace) -> str:
     if arguments.linear:
         return "linear.md"
-    return "dockerfiles.md" if arguments.dockerfiles else "results.md"
+    if arguments.dockerfiles:
+        return "dockerfiles.md"
+    return "batch.md" if arguments.batch else "results.md"
 
 
 @contextlib.contextmanager

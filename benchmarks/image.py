@@ -10,12 +10,14 @@ import platform
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 TAG = "latest"
 _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+# What an image's config says of the program: Cmd, Env and so on.
+Settings = Mapping[str, object]
 _OCI = "application/vnd.oci.image"
 
 
@@ -60,48 +62,85 @@ def apply(layer: Layer, content: Path, tree: Path) -> None:
     subprocess.run([*command, "-f", layer.path, "-C", tree], check=True)
 
 
+@dataclass(frozen=True)
+class Blob:
+    """A file of a registry or a layout: its digest, its bytes, what it is."""
+
+    path: Path
+    digest: str
+    size: int
+    media_type: str
+
+    @property
+    def descriptor(self) -> dict[str, object]:
+        """As a manifest names it."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+def gzipped(one: Layer, blobs: Path) -> Blob:
+    """A layer compressed into a directory of blobs, under its digest."""
+    making = blobs / "making"
+    with one.path.open("rb") as source, making.open("wb") as target:
+        subprocess.run(["pigz", "-6", "-n", "-c"], stdin=source, stdout=target, check=True)
+    digest = layer(making).diff_id
+    size = making.stat().st_size
+    return Blob(making.rename(blobs / _file_name(digest)), digest, size, f"{_OCI}.layer.v1.tar+gzip")
+
+
+def config_and_manifest(
+    layers: Sequence[Layer], compressed: Sequence[Blob], blobs: Path, settings: Settings | None = None
+) -> tuple[Blob, Blob]:
+    """Write the two of an image whose layers are blobs already."""
+
+    def blob(data: bytes, kind: str) -> Blob:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        path = blobs / _file_name(digest)
+        path.write_bytes(data)
+        return Blob(path, digest, len(data), f"{_OCI}.{kind}.v1+json")
+
+    config = blob(_config(layers, settings), "config")
+    content = {
+        "schemaVersion": 2,
+        "mediaType": f"{_OCI}.manifest.v1+json",
+        "config": config.descriptor,
+        "layers": [one.descriptor for one in compressed],
+    }
+    return config, blob(_json(content), "manifest")
+
+
 def write_oci(layers: Sequence[Layer], directory: Path) -> None:
     """An OCI layout with gzip layers."""
+    blobs = layout_blobs(directory)
+    _, manifest = config_and_manifest(layers, [gzipped(one, blobs) for one in layers], blobs)
+    write_index(manifest, directory)
+
+
+def layout_blobs(directory: Path) -> Path:
+    """Make the place of a layout's blobs."""
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    descriptors = []
-    for one in layers:
-        making = blobs / "making"
-        with one.path.open("rb") as source, making.open("wb") as target:
-            subprocess.run(["pigz", "-6", "-n", "-c"], stdin=source, stdout=target, check=True)
-        digest = layer(making).diff_id
-        size = making.stat().st_size
-        making.rename(blobs / digest.removeprefix("sha256:"))
-        descriptors.append({"mediaType": f"{_OCI}.layer.v1.tar+gzip", "digest": digest, "size": size})
+    return blobs
 
-    def blob(data: bytes, kind: str) -> dict[str, object]:
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return {"mediaType": f"{_OCI}.{kind}.v1+json", "digest": f"sha256:{digest}", "size": len(data)}
 
-    config = blob(_config(layers), "config")
-    manifest = blob(
-        _json(
-            {
-                "schemaVersion": 2,
-                "mediaType": f"{_OCI}.manifest.v1+json",
-                "config": config,
-                "layers": descriptors,
-            }
-        ),
-        "manifest",
-    )
-    manifest["annotations"] = {"org.opencontainers.image.ref.name": TAG}
-    (directory / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": [manifest]}))
+def write_index(manifest: Blob, directory: Path) -> None:
+    """What makes a directory of blobs a layout with one image."""
+    named = {**manifest.descriptor, "annotations": {"org.opencontainers.image.ref.name": TAG}}
+    (directory / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": [named]}))
     (directory / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
 
 
-def write_docker_archive(layers: Sequence[Layer], path: Path, reference: str) -> None:
+def _file_name(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def write_docker_archive(
+    layers: Sequence[Layer], path: Path, reference: str, settings: Settings | None = None
+) -> None:
     """An archive as `docker save` of the classic image store writes it: the layers are not compressed.
 
     What was there before manifest.json is there too, as in Docker's: undocker reads nothing else.
     """
-    config = _config(layers)
+    config = _config(layers, settings)
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"
     names: list[str] = []
     identity = ""
@@ -128,14 +167,14 @@ def write_docker_archive(layers: Sequence[Layer], path: Path, reference: str) ->
         add("repositories", _json({repository: {tag: identity}}))
 
 
-def _config(layers: Sequence[Layer]) -> bytes:
+def _config(layers: Sequence[Layer], settings: Settings | None) -> bytes:
     machine = platform.machine()
     return _json(
         {
             "architecture": _GO_NAMES.get(machine, machine),
             "os": "linux",
             "created": "2024-01-01T00:00:00Z",
-            "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
+            "config": settings or {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [one.diff_id for one in layers]},
             "history": [{"created_by": f"layer {number}"} for number, _ in enumerate(layers)],
         }

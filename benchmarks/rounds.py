@@ -35,27 +35,27 @@ def rounds(
     for turn in range(repeat):
         for one in images:
             for tool in tools:
-                place = _place(target, f"{one.name}-{turn}-{tool.name}")
-                job = Job(one, place, containers[one.name])
+                where = place(target, f"{one.name}-{turn}-{tool.name}")
+                job = Job(one, where, containers[one.name])
                 cost = measure(tool.script(job), environment=environment)
-                _check(one, tool, place)
+                _check(one, tool, where)
                 costs.setdefault((one.name, tool.name), []).append(cost)
                 shown = f"{one.name} {turn + 1}/{repeat} {tool.name}: {cost.wall:.1f} s"
                 print(f"benchmarks: {shown}", file=sys.stderr, flush=True)
     return {key: median(several) for key, several in costs.items()}
 
 
-def _place(target: Path, name: str) -> Path:
-    """A new directory. Earlier trees stay as long as there is room: see _SETTLE."""
+def place(target: Path, name: str, room: int = _ROOM) -> Path:
+    """A new directory. Earlier trees stay as long as there is `room` (bytes): see _SETTLE."""
     target.mkdir(exist_ok=True)
-    if shutil.disk_usage(target).free < _ROOM:
+    if shutil.disk_usage(target).free < room:
         remove(target)
         target.mkdir()
         print(f"benchmarks: room made; waiting {_SETTLE} s for the file system", file=sys.stderr, flush=True)
         time.sleep(_SETTLE)
-    place = target / name
-    place.mkdir()
-    return place
+    made = target / name
+    made.mkdir()
+    return made
 
 
 def _check(one: Input, tool: Tool, target: Path) -> None:

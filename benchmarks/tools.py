@@ -14,7 +14,7 @@ from benchmarks.cache import Input
 from benchmarks.image import TAG
 
 FLOOR = "tar"
-_OURS = Path(sys.executable).with_name("docker2nspawn")
+PROGRAM = Path(sys.executable).with_name("docker2nspawn")
 # What importd runs for machinectl and importctl; by itself it needs no booted systemd.
 _IMPORT = Path("/usr/lib/systemd/systemd-import")
 
@@ -50,7 +50,7 @@ def _program(*names: str) -> Callable[[], str]:
 
 
 def _ours(source: Callable[[Job], str]) -> Callable[[Job], str]:
-    return lambda job: f"exec {_words(_OURS, 'convert', source(job), '--root', job.target, '--name', 'm')}"
+    return lambda job: f"exec {_words(PROGRAM, 'convert', source(job), '--root', job.target, '--name', 'm')}"
 
 
 def _words(*words: object) -> str:

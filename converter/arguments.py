@@ -244,6 +244,27 @@ CacheSize = Annotated[
     ),
 ]
 
+KeptSize = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-size",
+        metavar="BYTES",
+        help="What may stay in each of the two caches; K, M, G, T. Default: 20G, or with --unused-for nothing.",
+        show_default=False,
+    ),
+]
+PruneAll = Annotated[bool, typer.Option("--all", help="Take everything out that nobody is using.")]
+UnusedFor = Annotated[
+    str | None,
+    typer.Option(
+        "--unused-for",
+        metavar="TIME",
+        help="Take out only what was not used for so long: 90m, 12h, 7d, 4w.",
+        show_default=False,
+    ),
+]
+PruneDryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be taken out.")]
+
 
 def ports(texts: list[str] | None) -> tuple[Port, ...]:
     try:
@@ -258,3 +279,11 @@ def size(text: str, option: str = "--max-size") -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a size; write it like 500M or 20G", param_hint=option)
     return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
+
+
+def duration(text: str, option: str) -> float:
+    """A time in seconds, with one of systemd's suffixes (systemd.time(7))."""
+    match = re.fullmatch(r"([0-9]{1,9})(s|m|min|h|d|w)", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a time; write it like 12h or 7d", param_hint=option)
+    return int(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]

@@ -31,6 +31,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+cache_app = typer.Typer(
+    help="What was made already: layers of Dockerfiles, and what the images of a batch share.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(cache_app, name="cache")
+
 
 @app.command("convert")
 def convert_command(
@@ -219,6 +226,40 @@ def check_command(
 ) -> None:
     """Say what would go wrong with machine NAME on this host, and what to do about it; exit 1 with problems."""
     raise typer.Exit(command.run(name, root.absolute(), as_json=as_json))
+
+
+@cache_app.command("ls")
+def cache_ls_command(root: a.Root = Path("/"), as_json: a.Json = False) -> None:
+    """Show what is in the caches, the last used first; sizes count what entries share with others in each."""
+    from converter.cache.command import show_caches  # here, because tables take long to load
+
+    show_caches(root.absolute(), as_json=as_json)
+
+
+@cache_app.command("prune")
+def cache_prune_command(
+    cache_size: a.KeptSize = None,
+    everything: a.PruneAll = False,
+    unused_for: a.UnusedFor = None,
+    dry_run: a.PruneDryRun = False,
+    root: a.Root = Path("/"),
+    as_json: a.Json = False,
+) -> None:
+    """Take out of the caches what was not used for longest, and nothing that is in use."""
+    from converter.cache.command import Wanted, prune_caches
+
+    if everything and cache_size is not None:
+        raise typer.BadParameter("it leaves nothing, so there is no --cache-size", param_hint="--all")
+    limit = a.size(cache_size, "--cache-size") if cache_size is not None else None
+    prune_caches(
+        Wanted(
+            root.absolute(),
+            0 if everything else limit,
+            a.duration(unused_for, "--unused-for") if unused_for is not None else None,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+    )
 
 
 def _build(

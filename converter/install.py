@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -23,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from converter import interrupt
-from converter.cache.store import is_still
+from converter.cache.removal import is_still
 from converter.errors import AddressTakenError, ConversionError, error_of_host
 from converter.linux import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     identity,
+    lock_file,
     make_subvolume,
     rename,
     sync_file_system,
@@ -340,15 +340,10 @@ def _nspawn_lock(places: Places, name: str) -> Iterator[None]:
     path = places.machines / f".#{name}.lck"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
-        except OSError as error:
-            if error.errno in {errno.EAGAIN, errno.EACCES}:
-                raise _InUseError(
-                    f"machine {name} is in use; stop it first: systemctl stop systemd-nspawn@{name}"
-                ) from None
-            raise
+        if not lock_file(fd, fcntl.F_WRLCK):
+            raise _InUseError(
+                f"machine {name} is in use; stop it first: systemctl stop systemd-nspawn@{name}"
+            )
         try:
             yield
         finally:

@@ -29,6 +29,7 @@ _OPEN_TREE_CLONE = 1
 _AT_EMPTY_PATH = 0x1000
 _MOUNT_ATTR_IDMAP = 0x00100000
 _MOUNT_ATTR = struct.Struct("=QQQQ")  # struct mount_attr: set, clear, propagation, user namespace
+_FLOCK = struct.Struct("@hhqqi4x")  # struct flock: kind, whence, start, length, pid
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -119,6 +120,20 @@ def make_snapshot(source: Path, path: Path) -> bool:
             os.close(subvolume)
     finally:
         os.close(parent)
+    return True
+
+
+def lock_file(fd: int, kind: int) -> bool:
+    """Have an open file description lock of `kind` (fcntl.F_RDLCK, F_WRLCK) on all of a file, as systemd has them.
+
+    False when somebody else's is in the way. Raises OSError.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno in {errno.EAGAIN, errno.EACCES}:
+            return False
+        raise
     return True
 
 

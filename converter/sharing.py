@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converter.cache.removal import kept_from_machinectl
 from converter.cache.store import Cache, Making, key_of
 from converter.cache.store import Layer as Cached
 from converter.errors import ConversionError, PassingError
@@ -47,8 +48,12 @@ def sharing(places: Places, shared: Shared | None) -> Iterator[Sharing | None]:
     if not shared or os.geteuid() != 0 or not has_open_in_root():
         yield None
         return
-    with closing(Cache(places.trees)) as cache, ExitStack() as held:
-        yield Sharing(cache, shared, held)
+    with kept_from_machinectl(places.trees) as kept:
+        if not kept:
+            yield None
+            return
+        with closing(Cache(places.trees)) as cache, ExitStack() as held:
+            yield Sharing(cache, shared, held)
 
 
 class Sharing:

@@ -17,7 +17,7 @@ import pytest
 
 from converter.machine.network import free_address
 from converter.places import Places, used_addresses
-from tests.batches import (
+from tests.batch_runs import (
     ARCHITECTURE,
     Batches,
     base,

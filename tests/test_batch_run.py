@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from converter.places import Places
-from tests.batches import (
+from tests.batch_runs import (
     ARCHITECTURE,
     Batches,
     World,

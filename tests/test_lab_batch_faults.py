@@ -16,7 +16,7 @@ import pytest
 from converter.cache.prune import entries
 from converter.places import Places
 from tests import lab
-from tests.batches import (
+from tests.batch_runs import (
     ARCHITECTURE,
     Batches,
     World,

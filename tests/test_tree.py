@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from converter.progress import Silent
+from converter.rootfs.extract import writing
+from converter.rootfs.merge import scan
 from tests.hostile_tar import END, entry, number, pax
-from tests.layers import directory, file, hardlink, member, symlink, tar
+from tests.layers import directory, file, hardlink, layer, member, symlink, tar
 from tests.trees import ROOT, facts, written
 
 needs_root = pytest.mark.skipif(not ROOT, reason="owners and devices need root")
@@ -170,6 +173,26 @@ def test_the_host_s_umask_is_not_used(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert {name.decode(): what.mode for name, what in facts(tmp_path / "out").items()} == SEVERAL_MODES
+
+
+def test_the_umask_is_not_changed_while_a_tree_is_written(tmp_path: Path) -> None:
+    """It is the whole process's, which may have other threads. Over 200 files, so that a process makes some of them."""
+    many = [file(f"{n}", b"x", mode=0o666) for n in range(300)]
+    found = []
+    before = os.umask(0o077)
+    try:
+        (tmp_path / "out").mkdir()
+        root_fd = os.open(tmp_path / "out", os.O_RDONLY | os.O_DIRECTORY)
+        with writing(root_fd, ownership=False) as writer:
+            plan = scan([layer(tmp_path, tar(*many))], progress=Silent(), keep=writer.keep, drop=writer.drop)
+            found.append(os.umask(0o077))
+            writer.finish(plan, Silent())
+            found.append(os.umask(0o077))
+        os.close(root_fd)
+    finally:
+        os.umask(before)
+    assert found == [0o077, 0o077]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o666}
 
 
 def test_the_host_s_default_acl_is_not_inherited(tmp_path: Path) -> None:

@@ -27,11 +27,10 @@ from converter.batch.run import Rules, run
 from converter.batch.selecting import select
 from converter.batch.summary import print_summary
 from converter.batch.work import split
-from converter.cache.prune import trim
+from converter.cache.prune import LIMIT, trim
 from converter.options import Options
 from converter.places import Places
 
-CACHE_SIZE = 20 << 30  # bytes that what images share may take when a batch is over
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -48,7 +47,7 @@ class Wanted:
     scheduler: str | None = None
     reports: tuple[Path, ...] = ()
     as_json: bool = False
-    cache_size: int = CACHE_SIZE
+    cache_size: int = LIMIT
     rules: Rules = field(default_factory=Rules)
 
 
@@ -96,9 +95,9 @@ def _done(
         with _crew(wanted, jobs, screen.event) as crew:
             done = run(jobs, crew, wanted.rules, screen.event, stop.is_set)
             at_a_time = crew.jobs
-    if not wanted.rules.dry_run:
-        for root in {job.options.root for job in jobs}:
-            trim(Places(root).trees, wanted.cache_size)
+            if not wanted.rules.dry_run:
+                for root in {job.options.root for job in jobs}:
+                    crew.everywhere(trim, Places(root).trees, wanted.cache_size)
     return Summary(
         outcomes=tuple(sorted((*done, *failed), key=lambda outcome: outcome.number)),
         version=version("docker2nspawn"),

@@ -32,3 +32,6 @@ class Crew(Protocol):
 
     def renew(self) -> None:
         """Begin again after somebody died, so that the executor is broken. What it was doing is lost."""
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call `function` wherever jobs have been done, whatever comes of it."""

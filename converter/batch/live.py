@@ -7,14 +7,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from converter.batch.model import GOOD, Event, Outcome
@@ -112,12 +112,12 @@ class _Picture:
         self._ended: set[int] = set()
         self._good = self._failed = self._timed = self._size = 0
         self._begun = time.monotonic()
-        self._live = Live(  # which asks for a picture at once
+        self._live = Live(
+            self,  # asked for its lines whenever it is drawn, also below what is printed above it
             console=self._console,
             auto_refresh=False,
             transient=True,
             redirect_stdout=False,  # it may be a pipe
-            get_renderable=self._render,
         )
         self._over = threading.Event()
         self._drawer = threading.Thread(target=self._draw_until_over, name="batch-screen", daemon=True)
@@ -177,7 +177,8 @@ class _Picture:
         else:
             self._live.refresh()
 
-    def _render(self) -> RenderableType:
+    def __rich__(self) -> RenderableType:
+        """The lines of this instant."""
         now = time.monotonic()
         width, height = self._console.size
         room = max(height - 3, 0)  # the total below, one line for those that do not fit, one for the cursor
@@ -188,7 +189,7 @@ class _Picture:
             size = self._size + sum(one.most for key, one in self._work.items() if key[0] >= 0)
             total = self._total_line(now, size, sum(rates) if rates else None, width)
         more = [_cut(f"… and {len(work) - room} more under way", "dim")] if len(work) > room else []
-        return Group(*([_table(rows, width)] if rows else []), *more, total)
+        return Group(*_lines(rows, width), *more, total)
 
     def _total_line(self, now: float, size: int, rate: float | None, width: int) -> Text:
         elapsed = now - self._begun
@@ -237,19 +238,29 @@ def _row(work: _Work, now: float, width: int) -> tuple[str, ...]:
 _WIDTHS = {5: (19, 11, 8), 4: (19, 8), 3: (5,)}  # of the columns behind name and state, by how many there are
 
 
-def _table(rows: Iterable[tuple[str, ...]], width: int) -> Table:
-    rows = list(rows)
-    behind = _WIDTHS[len(rows[0])]
-    room = width - 1 - sum(behind) - len(rows[0]) + 1
-    name = min(max(len(row[0]) for row in rows), max(room // 2, 8))
-    table = Table.grid(padding=(0, 1, 0, 0))
-    for size in (name, max(room - name, 4)):
-        table.add_column(width=size, no_wrap=True, overflow="ellipsis")
-    for size in behind:
-        table.add_column(width=size, no_wrap=True, overflow="ellipsis", justify="right")
-    for first, *others in rows:
-        table.add_row(Text(first, style="bold"), *map(Text, others))
-    return table
+def _lines(rows: Sequence[tuple[str, ...]], width: int) -> list[Text]:
+    """The rows as columns; a state with nothing behind it has the whole line."""
+    if not rows:
+        return []
+    sizes = _WIDTHS[len(rows[0])]
+    room = width - 1 - sum(sizes) - len(sizes)
+    name_size = min(max(cell_len(row[0]) for row in rows), max(room // 2, 8))
+    lines = []
+    for name, state, *behind in rows:
+        line = Text(_fitted(name, name_size) + " ", style="bold", no_wrap=True, overflow="ellipsis")
+        if any(behind):
+            line.append(_fitted(state, max(room - name_size - 1, 4)), "not bold")
+            for text, size in zip(behind, sizes, strict=True):
+                line.append(f" {text:>{size}}", "not bold")
+        else:
+            line.append(state, "not bold")
+        lines.append(line)
+    return lines
+
+
+def _fitted(text: str, size: int) -> str:
+    """Of that many cells: some characters take two."""
+    return set_cell_size(text, size) if cell_len(text) <= size else set_cell_size(text, size - 1) + "…"
 
 
 def _ended_line(outcome: Outcome) -> Text:

@@ -98,6 +98,9 @@ class Processes:
         self._pids.clear()
         self._executor = self._new_executor()
 
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
+        function(*arguments)
+
     def close(self) -> None:
         """End the processes, when what they are doing is done. One that is killed may hold what another waits for."""
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -17,6 +17,7 @@ from converter.batch import earlier, work
 from converter.batch.choosing import Choice, choose
 from converter.batch.crew import Crew
 from converter.batch.model import Event, Job, Outcome
+from converter.errors import ConversionError
 from converter.sharing import Shared
 
 _PAUSE = 5.0  # seconds before the second attempt; doubled each time
@@ -171,6 +172,11 @@ class _Running:
 
     def _finish(self, future: Future[Any]) -> bool:
         """Take what came of a task; False when whoever did it died."""
+        if future.cancelled():  # called back before it had begun
+            task = self._running.pop(future)
+            if task.job is None:
+                self._finished.add(task.name)
+            return True
         error = future.exception()
         if isinstance(error, BrokenExecutor):
             return False
@@ -230,6 +236,9 @@ class _Running:
         """What an interrupted or unusual task comes to; without an error, its process died."""
         if (made := earlier.made_by_this_batch(job)) is not None:
             return made
+        if isinstance(error, ConversionError):  # the crew's own
+            reason, remedy = work.split(str(error))
+            return Outcome(job.number, job.name, job.source, "failed", reason=reason, remedy=remedy)
         if self._stopped():
             reason = "interrupted; nothing was installed"
             return Outcome(job.number, job.name, job.source, "interrupted", reason=reason)

@@ -6,6 +6,7 @@ Nothing here raises what the job may be to blame for: that is in what is returne
 from __future__ import annotations
 
 import socket
+import sys
 import tempfile
 import time
 import traceback
@@ -90,11 +91,16 @@ def _converted(job: Job, shared: Shared, resume: bool, told: Told) -> Outcome:
     if resume and (there := earlier.there(job, _known(job))) is not None:
         return there
     try:
-        result = _made(job, shared, told)
-    except NoRoomError:
-        if not trim(Places(job.options.root).trees, 0):
-            raise
-        result = _made(job, None, told)
+        try:
+            result = _made(job, shared, told)
+        except NoRoomError:
+            if not trim(Places(job.options.root).trees, 0):
+                raise
+            result = _made(job, None, told)
+    except ConversionError:
+        if (made := earlier.made_by_this_batch(job)) is not None:  # by somebody else, taken for dead
+            return made
+        raise
     return replace(
         _outcome(job), state="done", digest=result.digest, tree_path=result.tree_path, notes=result.notes
     )
@@ -155,8 +161,9 @@ def split(message: str) -> tuple[str, str]:
 
 
 def _worker() -> str:
-    with suppress(ImportError, ValueError):
+    if "distributed" in sys.modules:  # else this is no worker of a Dask cluster, and it takes long to load
         from distributed import get_worker
 
-        return str(get_worker().name)
+        with suppress(ValueError):
+            return str(get_worker().name)
     return socket.gethostname()

@@ -6,6 +6,7 @@ Below the cache's directory:
     layers/KEY/meta.json  what it is; its modification time is that of its last use
     layers/KEY/synced     is there once the layer is known to be on the disk
     layers/.#KEY/         one that is being made: its maker holds the lock locks/KEY
+    layers/.#*.gone/      what is being removed; removal.py
     names/KEY             a link to the layer (its KEY) that something is known to come to without making it
     mounts/ID/            the directories of RUN --mount=type=cache; run_mounts.py
     lock                  builds hold it shared; who removes layers that builds use must have it alone
@@ -22,8 +23,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,12 +30,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from converter.cache.removal import PARTIAL, is_still, remove, remove_dead, size_of, try_lock
 from converter.linux import make_subvolume, sync_file_system
 from converter.rootfs.directories import DIRECTORY
 
 _FORMAT = 1  # a cache of another format is another cache
 _KEY = 32  # hex digits: short, because 100 of them must fit in one page of mount options
-PARTIAL = ".#"  # begins the name of what is being made, or removed
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _POLL = 0.1  # seconds between looks at a lock that another process holds
 
@@ -88,7 +87,7 @@ class Cache:
         self._not_synced: set[str] = set()
         self._in_use: BinaryIO = (self.directory / "lock").open("ab")
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
-        self._remove_dead()
+        remove_dead(self.directory)
 
     def close(self) -> None:
         """Wait until the layers that were made or used are on the disk. From now on layers may be removed."""
@@ -186,7 +185,7 @@ class Cache:
             "instruction": instruction,
             "created": time.time(),
             "boot": self._boot,
-            "size": _size(making.tree),
+            "size": size_of(making.tree),
             "empty": empty,
             "whole": whole,
             "config": config,
@@ -212,7 +211,7 @@ class Cache:
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                while not _try_lock(fd):
+                while not try_lock(fd):
                     stopped()
                     time.sleep(_POLL)
                 if is_still(fd, path):  # else its last holder has taken it away
@@ -222,62 +221,6 @@ class Cache:
                 raise
             os.close(fd)
 
-    def _remove_dead(self) -> None:
-        """Remove what killed builds were making, and their locks."""
-        partial = [path.name.removeprefix(PARTIAL) for path in self.layers.glob(f"{PARTIAL}*")]
-        for name in {*partial, *(path.name for path in self._locks.iterdir())}:
-            lock = self._locks / name
-            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                if _try_lock(fd) and is_still(fd, lock):
-                    remove(self.layers / f"{PARTIAL}{name}")
-                    lock.unlink()
-            finally:
-                os.close(fd)
-        for link in self._names.glob(f"{PARTIAL}*"):
-            if not Path("/proc", link.name.split("-")[1]).exists():
-                link.unlink(missing_ok=True)
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_still(fd: int, path: Path) -> bool:
-    """Is what was opened as `fd` what is at `path` now?"""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
 
 def _is_opaque(tree: Path) -> bool:
     return "trusted.overlay.opaque" in os.listxattr(tree)
-
-
-def _size(tree: Path) -> int:
-    """Bytes on the disk, hard links counted once."""
-    done = subprocess.run(
-        ["du", "--summarize", "--block-size=1", "--", tree], capture_output=True, text=True, check=False
-    )
-    return int(done.stdout.split()[0]) if done.stdout else 0
-
-
-def remove(path: Path) -> None:
-    """Remove whatever is at `path`, by rm(1), which takes any depth.
-
-    It gets another name first: should we be killed, rm goes on, and what others make in that place is not for it.
-    """
-    gone = path.with_name(f"{PARTIAL}{secrets.token_hex(16)}.gone")
-    try:
-        path.rename(gone)
-    except FileNotFoundError:
-        return
-    except OSError:
-        gone = path
-    # In a group of its own: what is typed at a terminal does not end it halfway.
-    subprocess.run(["rm", "-rf", "--", gone], stderr=subprocess.DEVNULL, check=False, process_group=0)

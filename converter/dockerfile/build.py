@@ -10,6 +10,7 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from converter import interrupt
+from converter.cache.prune import LIMIT, trim_builds
 from converter.cache.store import Cache, Layer
 from converter.dockerfile.base_images import BaseImages
 from converter.dockerfile.context import Source
@@ -55,7 +57,7 @@ class Settings:
 
     `secrets` and `agents` are for RUN --mount, by id. `allow`: entitlements, as "security.insecure". `output` gets
     what a RUN prints, with the stage's label, while it runs; None: it is shown when it fails. `debug_shell`: a shell
-    at the step that fails, on the terminal.
+    at the step that fails, on the terminal. `cache_size`: bytes that may stay in the cache, besides what was used.
     """
 
     image: Callable[[ImageSource, Path], Image]
@@ -71,6 +73,7 @@ class Settings:
     output: Callable[[str, bytes], None] | None = None
     debug_shell: bool = False
     limits: Limits = field(default_factory=Limits)
+    cache_size: int = LIMIT
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Builder:
         self._running = Running()
         self._stopping = threading.Event()
         self._cache_directory = places.cache.absolute()
+        self._begun = time.time() - 1  # a file's time may be some ms behind
         self._images = BaseImages(
             lambda: self._cache,
             self._spool,
@@ -116,9 +120,11 @@ class Builder:
     def __enter__(self) -> Builder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if "_cache" in self.__dict__:
             self._cache.close()
+            if not isinstance(error, interrupt.Interrupted):
+                trim_builds(self._cache_directory, self._settings.cache_size, before=self._begun)
 
     @cached_property
     def _cache(self) -> Cache:

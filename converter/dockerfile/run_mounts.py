@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.cache.store import Cache, key_of, remove
+from converter.cache.removal import remove
+from converter.cache.store import Cache, key_of
 from converter.dockerfile.forward import forwarded
 from converter.dockerfile.model import Mount, Run
 from converter.dockerfile.namespace import NODEV, NOEXEC, NOSUID, bind, mount, unmount
@@ -288,4 +289,6 @@ def _make_cache(directory: Path, option: Mount, seed: Path | None) -> None:
     else:
         os.chown(making, option.uid or 0, option.gid or 0)
         making.chmod(0o755 if option.mode is None else option.mode & 0o7777)
+    about = f"RUN --mount=type=cache,{f'id={option.id},' if option.id else ''}target={option.target}"
+    (directory / "about").write_bytes(os.fsencode(about))  # for `cache ls`
     making.rename(directory / "tree")

@@ -82,17 +82,25 @@ def is_aside(written: bytes) -> bool:
     return written.startswith(_ASIDE)
 
 
+PRIVATE = 0o600  # the mode a file is made with where there may be a umask
+
+
 def first_mode(mode: int, xattrs: Attributes) -> int:
-    """The mode a file is made with; the rest comes when owner and attributes, which may change it, are set."""
-    return 0o600 if xattrs else mode & 0o777
+    """The mode a file is made with where there is no umask: as far as setting owner and attributes keeps it."""
+    return PRIVATE if xattrs else mode & 0o777
 
 
-def finish(fd: int, mode: int, owner: tuple[int, int] | None, mtime: int, xattrs: Attributes) -> list[bytes]:
-    """What a file gets after its content, which would change it; the names of the attributes that were refused."""
+def finish(
+    fd: int, first: int, mode: int, owner: tuple[int, int] | None, mtime: int, xattrs: Attributes
+) -> list[bytes]:
+    """What a file gets after its content, which would change it; the names of the attributes that were refused.
+
+    `first` is the mode that it was made with.
+    """
     if owner is not None:
         os.fchown(fd, *owner)
     refused = set_attributes(fd, xattrs) if xattrs else []
-    if mode != first_mode(mode, xattrs):
+    if mode != first:
         os.fchmod(fd, mode)
     os.utime(fd, ns=(mtime, mtime))
     return refused

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from converter.progress import Progress
-from converter.rootfs.create import aside, is_aside
+from converter.rootfs.create import PRIVATE, aside, is_aside
 from converter.rootfs.directories import DIRECTORY, Directories
 from converter.rootfs.files import FileWriter
 from converter.rootfs.merge import Directory, Inode, Plan
@@ -38,36 +37,11 @@ def writing(root_fd: int, *, ownership: bool) -> Iterator[TreeWriter]:
             os.removexattr(root_fd, attribute)
     os.fchown(root_fd, -1, os.getegid())
     os.fchmod(root_fd, 0o700)
-    with _umask:
-        writer = TreeWriter(root_fd, Metadata(ownership=ownership))
-        try:
-            yield writer
-        finally:
-            writer.close()
-
-
-class _NoUmask:
-    """Modes are made as they are asked for, while any thread of the process writes a tree."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._writers = 0
-        self._before = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._writers == 0:
-                self._before = os.umask(0)
-            self._writers += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._writers -= 1
-            if self._writers == 0:
-                os.umask(self._before)
-
-
-_umask = _NoUmask()
+    writer = TreeWriter(root_fd, Metadata(ownership=ownership))
+    try:
+        yield writer
+    finally:
+        writer.close()
 
 
 class TreeWriter:
@@ -187,12 +161,11 @@ class TreeWriter:
     def _finish_again(self, inode: Inode, written: bytes) -> None:
         """A later link to it has told other metadata than it was written with."""
         fd, path = self._files.new.place(written)
-        os.chmod(path, 0o600, dir_fd=fd)
+        os.chmod(path, PRIVATE, dir_fd=fd)
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         try:
             owner = (inode.entry.uid, inode.entry.gid) if self._metadata.ownership else None
             self._files.finish_file(file, path, inode.entry, owner)
-            os.fchmod(file, inode.entry.mode)
         finally:
             os.close(file)
 

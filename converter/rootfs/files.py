@@ -10,7 +10,7 @@ from threading import Thread
 
 from converter.errors import ConversionError
 from converter.rootfs.content import LARGE, new_block, write_all, write_content
-from converter.rootfs.create import NewFiles, aside, finish, first_mode
+from converter.rootfs.create import PRIVATE, NewFiles, aside, finish
 from converter.rootfs.maker import Maker, SmallFile
 from converter.rootfs.merge import Inode
 from converter.rootfs.metadata import Metadata
@@ -121,8 +121,8 @@ class FileWriter:
         self.new.forget()
 
     def finish_file(self, fd: int, path: bytes, entry: Entry, owner: tuple[int, int] | None) -> None:
-        """What a regular file gets after its content."""
-        for name in finish(fd, entry.mode, owner, entry.mtime, entry.xattrs):
+        """What a regular file, of mode PRIVATE until now, gets after its content."""
+        for name in finish(fd, PRIVATE, entry.mode, owner, entry.mtime, entry.xattrs):
             self._metadata.refused(name, path)
 
     def _owner(self, entry: Entry) -> tuple[int, int] | None:
@@ -139,7 +139,7 @@ class FileWriter:
     def _write(self, inode: Inode, path: bytes, number: int, write: Callable[[int], None]) -> None:
         """Make, fill and finish a file."""
         entry = inode.entry
-        fd, inode.written = self.new.create(path, number, first_mode(entry.mode, entry.xattrs))
+        fd, inode.written = self.new.create(path, number, PRIVATE)
         try:
             write(fd)
             self.finish_file(fd, path, entry, self._owner(entry))

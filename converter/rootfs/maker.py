@@ -128,6 +128,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != asking:
         return
+    os.umask(0)  # here, because it is the whole process's, and another process may have other things to do
     work = _Work(root, aside)
     source, target = open(0, "rb"), open(1, "wb")  # noqa: SIM115 - the process's own
     while (data := _read_frame(source)) is not None:
@@ -152,11 +153,12 @@ class _Work:
         self.refused: list[tuple[bytes, bytes]] = []
 
     def make(self, file: SmallFile) -> None:
-        fd, written = self._new.create(file.path, file.number, first_mode(file.mode, file.xattrs))
+        first = first_mode(file.mode, file.xattrs)
+        fd, written = self._new.create(file.path, file.number, first)
         try:
             if file.data:
                 write_all(fd, memoryview(file.data))
-            refused = finish(fd, file.mode, file.owner, file.mtime, file.xattrs)
+            refused = finish(fd, first, file.mode, file.owner, file.mtime, file.xattrs)
         finally:
             os.close(fd)
         self.refused += [(name, file.path) for name in refused]
