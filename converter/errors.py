@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 _LONGEST = 2000  # characters; a name may have a million
 
 
@@ -27,6 +29,11 @@ class PassingError(ConversionError):
 
 class NoRoomError(ConversionError):
     """The disk is full, or would be."""
+
+
+def error_of_host(error: OSError, text: str) -> ConversionError:
+    """What to raise, with `text`, for what the host has refused: a full disk is told from all else."""
+    return (NoRoomError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ConversionError)(text)
 
 
 class AddressTakenError(ConversionError):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import interrupt
-from converter.errors import AddressTakenError, ConversionError, NoRoomError
+from converter.errors import AddressTakenError, ConversionError, error_of_host
 from converter.linux import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
@@ -443,5 +443,4 @@ def _errors_of(verb: str, path: Path) -> Iterator[None]:
             f"cannot {verb} {path}: {error.strerror} ({error.filename}); run as root, or use --root DIR"
         ) from None
     except OSError as error:
-        kind = NoRoomError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ConversionError
-        raise kind(f"cannot {verb} {path}: {error.strerror}") from None
+        raise error_of_host(error, f"cannot {verb} {path}: {error.strerror}") from None

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from converter.errors import ConversionError
+from converter.errors import ConversionError, error_of_host
 from converter.image.config import parse_config
 from converter.image.content import MOST_MEMBERS, exists, is_compressed_tar, transport_of_tar
 from converter.image.layout import (
@@ -204,7 +204,7 @@ def _decompressed(path: Path, spool: Path, progress: Progress) -> Path:
             raise ConversionError(f"'{path}': {error}") from error
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            raise ConversionError(f"cannot decompress '{path}' into '{spool}': {reason}") from error
+            raise error_of_host(error, f"cannot decompress '{path}' into '{spool}': {reason}") from error
     return Path(copy.name)
 
 

@@ -11,7 +11,7 @@ import stat
 import subprocess
 from collections.abc import Iterable
 
-from converter.errors import ConversionError
+from converter.errors import ConversionError, error_of_host
 from converter.machine.model import TreeChange
 
 _MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
@@ -154,7 +154,7 @@ def _open_directory(root_fd: int, path: str, *, make_last: TreeChange | None, ow
             with_owner = make_last if not waiting else None
             _make_directory(root_fd, "/".join(real), part, with_owner, ownership=ownership)
         except OSError as error:
-            raise ConversionError(f"cannot make {path!r} in the machine: {error.strerror}") from None
+            raise error_of_host(error, f"cannot make {path!r} in the machine: {error.strerror}") from None
         else:
             if stat.S_ISLNK(mode):
                 links += 1

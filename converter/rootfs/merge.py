@@ -194,7 +194,7 @@ def scan(
                     tree.add(entry, stream)
                 stream.finish()
             except ConversionError as error:
-                raise ConversionError(f"{describe(layer)}: {error}") from None
+                raise type(error)(f"{describe(layer)}: {error}") from None
             if links:  # a newer layer has links to what lies below: keep this tree as it is
                 trees[number] = tree.root
             if tree.links:
