@@ -155,20 +155,26 @@ class _Running:
         """Submit what is ready, in the list's order, as far as somebody is free."""
         now = time.monotonic()
         left = []
-        for task in self._waiting:
-            free = len(self._running) < self._crew.jobs and not any(t.alone for t in self._running.values())
+        for at, task in enumerate(self._waiting):
+            if not self._is_free():
+                left += self._waiting[at:]
+                break
             ready = task.needs <= self._finished and task.not_before <= now
-            if free and ready and not (task.alone and self._running):
-                call = self._crew.submitted(task.function, *task.arguments)
-                try:
-                    self._running[self._crew.executor.submit(call)] = task
-                    task.attempts += 1
-                except BrokenExecutor:  # somebody died while idle
-                    self._crew.renew()
-                    left.append(task)
-            else:
+            if not ready or (task.alone and self._running):
+                left.append(task)
+                continue
+            call = self._crew.submitted(task.function, *task.arguments)
+            try:
+                self._running[self._crew.executor.submit(call)] = task
+                task.attempts += 1
+            except BrokenExecutor:  # somebody died while idle
+                self._crew.renew()
                 left.append(task)
         self._waiting = left
+
+    def _is_free(self) -> bool:
+        alone = any(task.alone for task in self._running.values())
+        return len(self._running) < self._crew.jobs and not alone
 
     def _finish(self, future: Future[Any]) -> bool:
         """Take what came of a task; False when whoever did it died."""
