@@ -24,14 +24,12 @@ if TYPE_CHECKING:
 class Known:
     """What can be told of a source at little cost; of a Dockerfile no more than `context`, which stands for its files.
 
-    `diff_ids` and `sizes` (bytes, as they come) are those of the lowest layers that have such. `container` is what
-    `docker inspect` says.
+    `diff_ids` are those of the lowest layers that have such. `container` is what `docker inspect` says.
     """
 
     reference: Reference
     digest: str | None = None
     diff_ids: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = ()
     container: Mapping[str, Any] | None = None
     context: str | None = None
 
@@ -45,12 +43,9 @@ def look(reference: Reference, options: Options, spool: Path) -> Known:
         from converter.image import daemon  # here, because Docker's SDK takes long to load
 
         seen = daemon.look(reference.name, container=reference.transport == "container")
-        return Known(reference, seen.digest, seen.diff_ids, (), seen.container)
+        return Known(reference, seen.digest, seen.diff_ids, seen.container)
     image = open_image(reference, options, spool, Silent(), lambda _: ())
-    diff_ids = known_diff_ids(image)
-    return Known(
-        reference, image.digest, diff_ids, tuple(layer.size for layer in image.layers[: len(diff_ids)])
-    )
+    return Known(reference, image.digest, known_diff_ids(image))
 
 
 def open_image(

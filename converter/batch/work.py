@@ -39,7 +39,6 @@ class Look:
     seen: bool = False
     digest: str | None = None
     diff_ids: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = ()  # bytes of the layers, as they come
     there: Outcome | None = None
 
 
@@ -49,7 +48,7 @@ def look(job: Job, resume: bool) -> Look:
     try:
         known = _known(job)
         there = earlier.there(job, known) if resume else None
-        return Look(job.number, True, known.digest, known.diff_ids, known.sizes, there)
+        return Look(job.number, True, known.digest, known.diff_ids, there)
     except (ConversionError, OSError):  # the conversion will tell
         return Look(job.number)
     finally:
