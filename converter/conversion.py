@@ -189,7 +189,10 @@ def _unpack(
                     mapped = _map(image, observe(StandingTree(root_fd), image.config), name, options)
                 return image, mapped, []
             stage.empty()
-    image = open_image(reference, options, stage.spool, progress)
+            if common.left_out:
+                image = open_image(reference, options, stage.spool, progress)
+        else:
+            image = open_image(reference, options, stage.spool, progress)
     limits = _limits(stage, options)
     with _open_tree(stage) as root_fd, writing(root_fd, ownership=os.geteuid() == 0) as writer:
         merged, mapped = _decide(image, name, progress, limits, writer, options=options)

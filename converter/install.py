@@ -276,7 +276,9 @@ def _is_installed(tree: Path, journal: dict[str, Any]) -> bool:
 
 def _recover(places: Places) -> None:
     """Finish what was decided and remove what was not, of runs that are dead. Needs the global lock."""
-    for path in places.machines.glob(f"{_STAGING_PREFIX}*"):
+    with os.scandir(places.machines) as entries:
+        staged = [places.machines / entry.name for entry in entries if entry.name.startswith(_STAGING_PREFIX)]
+    for path in staged:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -67,24 +69,30 @@ class Places:
 def used_addresses(places: Places, but: str) -> dict[str, str]:
     """The addresses of all machines here with a private network, but of one, and the machines' names."""
     used = {}
-    for path in places.record(but).parent.glob("*.json"):
-        if path.stem != but and (address := recorded_address(places, path.stem)) is not None:
-            used[address] = path.stem
+    directory = places.record(but).parent
+    with suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            name = entry.name.removesuffix(".json")
+            if name not in {entry.name, but} and (address := _recorded(entry)) is not None:
+                used[address] = name
     return used
 
 
 def recorded_address(places: Places, name: str) -> str | None:
     """The address that machine `name` has in its private network, by its record; None without."""
-    path = places.record(name)
+    return _recorded(places.record(name))
+
+
+def _recorded(record: Path | os.DirEntry[str]) -> str | None:
     try:
-        status = path.stat()
-        return _address(path, status.st_ino, status.st_mtime_ns, status.st_size)
+        status = record.stat()
+        return _address(os.fspath(record), status.st_ino, status.st_mtime_ns, status.st_size)
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 @lru_cache(1 << 16)  # more than there are addresses
-def _address(path: Path, inode: int, time: int, size: int) -> str | None:
+def _address(path: str, inode: int, time: int, size: int) -> str | None:
     """What a record says, read once while it is the same file: each of many conversions looks at all of them."""
-    address = json.loads(path.read_bytes())["address"]
+    address = json.loads(Path(path).read_bytes())["address"]
     return address if isinstance(address, str) else None

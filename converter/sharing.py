@@ -7,6 +7,7 @@ or not at all.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 from converter.cache.removal import kept_from_machinectl
 from converter.cache.store import Cache, Making, key_of
 from converter.cache.store import Layer as Cached
-from converter.errors import ConversionError, PassingError
+from converter.errors import ConversionError, NoRoomError, PassingError
 from converter.image.chain import chain_ids, known_diff_ids
 from converter.image.model import Image, Layer, UnpackedLayer
 from converter.linux import has_open_in_root
@@ -24,7 +25,7 @@ from converter.places import Places
 from converter.progress import Progress
 from converter.rootfs.clone import clone_tree
 from converter.rootfs.extract import writing
-from converter.rootfs.merge import Limits, scan
+from converter.rootfs.merge import Limits, Plan, scan
 from converter.rootfs.over import lay_over
 from converter.rootfs.stream import AnyLayer, unpacked
 
@@ -52,7 +53,12 @@ def sharing(places: Places, shared: Shared | None) -> Iterator[Sharing | None]:
         if not kept:
             yield None
             return
-        with closing(Cache(places.trees)) as cache, ExitStack() as held:
+        try:
+            cache = Cache(places.trees)
+        except OSError:
+            yield None
+            return
+        with closing(cache), ExitStack() as held:
             yield Sharing(cache, shared, held)
 
 
@@ -63,15 +69,18 @@ class Sharing:
         self._cache = cache
         self._shared = shared
         self._held = held
+        self.left_out = False  # layers, because the cache has them
 
     def needed(self, diff_ids: Sequence[str]) -> Collection[int]:
         """The numbers of the layers of such an image that have to be read, because the cache does not have them."""
         count, _ = self._best(chain_ids(diff_ids))
-        return [
+        needed = [
             number
             for number in range(count, len(diff_ids))
             if diff_ids[number] not in self._shared.layers or self._use(_layer_key(diff_ids[number])) is None
         ]
+        self.left_out = len(needed) < len(diff_ids)
+        return needed
 
     def needed_to_make(self, diff_ids: Sequence[str]) -> Collection[int]:
         """The numbers of the layers that have to be read to make only what is shared."""
@@ -86,13 +95,17 @@ class Sharing:
     def unpack(self, image: Image, tree: Path, *, limits: Limits, progress: Progress) -> bool:
         """Make the empty directory `tree` that of the image; False when it does not work out, and `tree` is of no use.
 
-        Raises PassingError.
+        False too when it shares nothing. Raises PassingError, and NoRoomError or OSError when the disk is full.
         """
         try:
             return self._unpack(image, tree, limits, progress)
-        except PassingError:
+        except (PassingError, NoRoomError):
             raise
-        except (ConversionError, OSError):
+        except ConversionError:
+            return False
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
             return False
 
     def make(self, image: Image, *, limits: Limits, progress: Progress) -> None:
@@ -102,16 +115,13 @@ class Sharing:
 
     def _unpack(self, image: Image, tree: Path, limits: Limits, progress: Progress) -> bool:
         count, base = self._base(image, limits, progress)
-        if base is None or base.tree is None:
+        layers = self._layers(image.layers[count:])
+        if base is None and layers == list(image.layers):
             return False
-        clone_tree(base.tree, tree)
-        left = self._layers(image.layers[count:])
-        if left:
-            root_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                lay_over(root_fd, left, progress=progress, limits=_rest(limits, base))
-            finally:
-                os.close(root_fd)
+        if base is not None and base.tree is not None:
+            clone_tree(base.tree, tree)
+        if layers:
+            _write_layers(tree, base, layers, limits, progress)
         return True
 
     def _base(self, image: Image, limits: Limits, progress: Progress) -> tuple[int, Cached | None]:
@@ -120,8 +130,7 @@ class Sharing:
         count, base = self._best(chains)
         for more in range(count + 1, len(chains) + 1):
             if chains[more - 1] in self._shared.chains:
-                layers = self._layers(image.layers[count:more])
-                base = self._made(chains, more, base, layers, limits, progress)
+                base = self._made(chains, more, base, image.layers[count:more], limits, progress)
                 count = more
         return count, base
 
@@ -146,7 +155,7 @@ class Sharing:
         key = _tree_key(chains[count - 1])
         with self._cache.making(key, lambda: None, subvolume=True) as making:
             if making is not None:
-                about = _make_tree(making, below, layers, limits, progress)
+                about = _make_tree(making, below, self._layers(layers), limits, progress)
                 what = f"{count} layer{'s' if count > 1 else ''}, {chains[count - 1]}"
                 parent = below.key if below is not None else None
                 self._cache.complete(making, what, parent=parent, whole=True, config=about)
@@ -192,19 +201,26 @@ def _make_tree(
     """What has been counted of the tree's layers, for later limits."""
     if below is not None and below.tree is not None:
         clone_tree(below.tree, making.tree)
-    root_fd = os.open(making.tree, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if below is not None:
-            plan = lay_over(root_fd, layers, progress=progress, limits=_rest(limits, below))
-        else:
-            with writing(root_fd, ownership=True) as writer:
-                plan = scan(layers, progress=progress, limits=limits, keep=writer.keep, drop=writer.drop)
-                if losses := writer.finish(plan, progress):
-                    raise ConversionError(losses[0])
-    finally:
-        os.close(root_fd)
+    plan = _write_layers(making.tree, below, layers, limits, progress)
     before = _counted(below)
     return {"entries": before["entries"] + plan.entries, "content": before["content"] + plan.content}
+
+
+def _write_layers(
+    tree: Path, below: Cached | None, layers: Sequence[AnyLayer], limits: Limits, progress: Progress
+) -> Plan:
+    """Write layers into an empty directory, or over the clone of what lies `below` them."""
+    root_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if below is not None:
+            return lay_over(root_fd, layers, progress=progress, limits=_rest(limits, below))
+        with writing(root_fd, ownership=True) as writer:
+            plan = scan(layers, progress=progress, limits=limits, keep=writer.keep, drop=writer.drop)
+            if losses := writer.finish(plan, progress):
+                raise ConversionError(losses[0])
+            return plan
+    finally:
+        os.close(root_fd)
 
 
 def _counted(cached: Cached | None) -> dict[str, int]:

@@ -39,42 +39,60 @@ def choose(looks: Collection[Look]) -> Choice:
     """Find the trees and layers that more than one image has.
 
     A tree is worth keeping where images part: its layers are those that they have in common, and no more of them have
-    more in common. A layer outside of such trees is, when several images have it on different ones.
+    more in common. A layer is worth keeping by itself when it lies in several images, or trees, upon different ones.
     """
-    chains = {look.number: chain_ids(look.diff_ids) for look in looks}
-    by_number = {look.number: look for look in looks}
-    users = Counter(chain for of_one in chains.values() for chain in of_one)
+    images = {look.number: _Parts(look, chain_ids(look.diff_ids)) for look in looks}
+    users = Counter(chain for image in images.values() for chain in image.chains)
     most_above: Counter[str] = Counter()  # of any one longer chain
-    for of_one in chains.values():
-        for lower, higher in pairwise(of_one):
+    for image in images.values():
+        for lower, higher in pairwise(image.chains):
             most_above[lower] = max(most_above[lower], users[higher])
     kept = {chain for chain, count in users.items() if count > 1 and most_above[chain] < count}
 
-    rest = {number: _above(by_number[number], of_one, kept) for number, of_one in chains.items()}
-    times = Counter(diff_id for own in rest.values() for diff_id in set(own))
-    layers = frozenset(diff_id for diff_id, count in times.items() if count > 1)
-    shared = Shared(frozenset(kept), layers)
+    own = {chain: layers for image in images.values() for chain, layers in image.trees(kept)}
+    above = {number: image.above(kept) for number, image in images.items()}
+    times = Counter(diff_id for layers in (*own.values(), *above.values()) for diff_id in set(layers))
+    single = frozenset(diff_id for diff_id, count in times.items() if count > 1)
 
     made: dict[str, Common] = {}
     needs: dict[int, frozenset[str]] = {}
-    for number, of_one in chains.items():
-        below: frozenset[str] = frozenset()
-        for count, chain in enumerate(of_one, 1):
-            if chain in kept:
-                what = f"{count} layer{'s' if count > 1 else ''} of {users[chain]} images"
-                made.setdefault(chain, Common(chain, what, number, Shared(frozenset({chain}) | below), below))
-                below |= {chain}
-        own = frozenset(rest[number]) & layers
-        for diff_id in own:
+    for number, image in images.items():
+        for diff_id in single.intersection(image.look.diff_ids):
             what = f"a layer of {times[diff_id]} images"
             made.setdefault(
-                diff_id, Common(diff_id, what, number, Shared(below, frozenset({diff_id})), below)
+                diff_id, Common(diff_id, what, number, Shared(layers=frozenset({diff_id})), _NOTHING)
             )
-        needs[number] = below | own
-    return Choice(shared, tuple(made.values()), needs)
+        below = _NOTHING
+        for chain, layers in image.trees(kept):
+            what = f"{len(layers)} layer{'s' if len(layers) > 1 else ''} of {users[chain]} images"
+            after = below | single.intersection(layers)
+            shared = Shared(below | {chain}, single.intersection(layers))
+            made.setdefault(chain, Common(chain, what, number, shared, after))
+            below |= {chain}
+        needs[number] = below | single.intersection(above[number])
+    return Choice(Shared(frozenset(kept), single), tuple(made.values()), needs)
 
 
-def _above(look: Look, chains: list[str], kept: set[str]) -> tuple[str, ...]:
-    """The layers above the largest tree that is kept."""
-    count = max((count for count, chain in enumerate(chains, 1) if chain in kept), default=0)
-    return look.diff_ids[count:]
+_NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """An image's layers, and the chain ids that its lowest 1, 2, … come to."""
+
+    look: Look
+    chains: list[str]
+
+    def trees(self, kept: Collection[str]) -> list[tuple[str, tuple[str, ...]]]:
+        """The trees that are kept, the lowest first, each with the layers that it has upon the one before."""
+        found = []
+        start = 0
+        for end, chain in enumerate(self.chains, 1):
+            if chain in kept:
+                found.append((chain, self.look.diff_ids[start:end]))
+                start = end
+        return found
+
+    def above(self, kept: Collection[str]) -> tuple[str, ...]:
+        """The layers above all these trees."""
+        return self.look.diff_ids[sum(len(layers) for _, layers in self.trees(kept)) :]

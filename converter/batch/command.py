@@ -28,6 +28,7 @@ from converter.batch.selecting import select
 from converter.batch.summary import print_summary
 from converter.batch.work import split
 from converter.cache.prune import LIMIT, trim
+from converter.errors import ConversionError
 from converter.options import Options
 from converter.places import Places
 
@@ -68,15 +69,26 @@ def batch(wanted: Wanted) -> int:
         sys.stderr.write(f"docker2nspawn: {message}\n")
     with _stopping() as stop:
         summary = _done(wanted, jobs, asked.failed, tuple(messages), stop)
-        for path in wanted.reports:
-            write_report(summary, path)
+        errors = [error for path in wanted.reports if (error := _written(summary, path)) is not None]
         if wanted.as_json:
             sys.stdout.write(as_json(summary))
         else:
-            print_summary(summary, wanted.reports[0] if wanted.reports else None)
+            print_summary(summary, wanted.reports[0] if wanted.reports and not errors else None)
+        if errors:
+            sys.stdout.flush()
+            raise errors[0]
     if stop.is_set() and not summary.good:
         return 130
     return 0 if summary.good else 1
+
+
+def _written(summary: Summary, path: Path) -> ConversionError | None:
+    """Write a report; why it could not be written, which is no reason not to tell of the batch."""
+    try:
+        write_report(summary, path)
+    except ConversionError as error:
+        return error
+    return None
 
 
 def _done(

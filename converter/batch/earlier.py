@@ -70,9 +70,9 @@ def _record(job: Job) -> Mapping[str, Any] | None:
     if job.options.batch is not None:  # else nothing is to be written
         with suppress(ConversionError):  # the conversion will tell
             recover(places)
-    if not (places.tree(job.name).is_dir() and places.settings(job.name).is_file()):
-        return None
     try:
+        if not (places.tree(job.name).is_dir() and places.settings(job.name).is_file()):
+            return None
         record = json.loads(places.record(job.name).read_bytes())
     except (OSError, ValueError):
         return None
@@ -87,6 +87,9 @@ def _container(inspected: Any) -> Any:
 
 
 def _outcome(job: Job, record: Mapping[str, Any], state: State) -> Outcome:
-    notes = tuple(Note(note["kind"], note["subject"], note["text"]) for note in record.get("notes", ()))
+    try:
+        notes = tuple(Note(note["kind"], note["subject"], note["text"]) for note in record["notes"])
+    except (LookupError, TypeError):  # it was not we who wrote it
+        notes = ()
     tree = str(Places(job.options.root).tree(job.name))
     return Outcome(job.number, job.name, job.source, state, record.get("digest"), tree, notes)

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.batch import earlier, work
-from converter.batch.choosing import Choice, choose
+from converter.batch.choosing import choose
 from converter.batch.crew import Crew
 from converter.batch.model import Event, Job, Outcome
 from converter.errors import ConversionError
-from converter.sharing import Shared
 
 _PAUSE = 5.0  # seconds before the second attempt; doubled each time
 _LONGEST_PAUSE = 120.0
@@ -76,11 +75,13 @@ def run(
         if look.there is not None:
             running.take(look.there)
     left = [job for job in jobs if looks[job.number].there is None]
-    choice = Choice(Shared(), (), {})
-    if not rules.dry_run:
-        choice = choose([looks[job.number] for job in left])
-    unseen = frozenset(job.number for job in left if rules.resume and not looks[job.number].seen)
-    running.do(_tasks(left, choice, crew, rules, unseen))
+    if rules.dry_run:
+        running.do([_Task(job.name, job, work.plan, (job, crew.tell), number=job.number) for job in left])
+    else:
+        roots = {job.options.root for job in left}
+        together = [[job for job in left if job.options.root == root] for root in roots]
+        tasks = [task for some in together for task in _tasks(some, looks, crew, rules)]
+        running.do(sorted(tasks, key=lambda task: task.number))
     outcomes = running.outcomes
     for job in left:
         if job.number not in outcomes:
@@ -90,28 +91,27 @@ def run(
     return tuple(outcomes[job.number] for job in jobs)
 
 
-def _tasks(
-    jobs: Sequence[Job], choice: Choice, crew: Crew, rules: Rules, unseen: frozenset[int]
-) -> list[_Task]:
-    """What is to be done for the jobs. Whether the machines of those `unseen` are there could not be told."""
+def _tasks(jobs: Sequence[Job], looks: Mapping[int, work.Look], crew: Crew, rules: Rules) -> list[_Task]:
+    """What is to be done for jobs of one root: only below one can they share anything."""
     by_number = {job.number: job for job in jobs}
-    tasks = [
-        _Task(
-            common.name,
-            None,
-            work.share,
-            (by_number[common.number], common.shared, common.what, crew.tell),
-            common.after,
-        )
-        for common in choice.made
-    ]
+    choice = choose([looks[job.number] for job in jobs])
+    root = jobs[0].options.root
+
+    def names(needs: Iterable[str]) -> frozenset[str]:
+        return frozenset(f"{root} {name}" for name in needs)
+
+    tasks = []
+    for common in choice.made:
+        (name,) = names([common.name])
+        shared: tuple[Any, ...] = (by_number[common.number], common.shared, common.what, crew.tell)
+        tasks.append(_Task(name, None, work.share, shared, names(common.after)))
     for job in jobs:
-        function: Callable[..., Any] = work.plan if rules.dry_run else work.convert
-        arguments: tuple[Any, ...] = (job, crew.tell)
-        if not rules.dry_run:
-            arguments = (job, choice.shared, crew.tell, job.number in unseen)
-        needs = choice.needs.get(job.number, frozenset())
-        tasks.append(_Task(job.name, job, function, arguments, needs, number=job.number))
+        unseen = (
+            rules.resume and not looks[job.number].seen
+        )  # it could not be told whether its machine is there
+        needs = names(choice.needs.get(job.number, ()))
+        arguments = (job, choice.shared, crew.tell, unseen)
+        tasks.append(_Task(job.name, job, work.convert, arguments, needs, number=job.number))
     return tasks
 
 
@@ -155,8 +155,10 @@ class _Running:
         """Submit what is ready, in the list's order, as far as somebody is free."""
         now = time.monotonic()
         left = []
+        alone = any(task.alone for task in self._running.values())
+        free = 0 if alone else self._crew.jobs - len(self._running)
         for at, task in enumerate(self._waiting):
-            if not self._is_free():
+            if free <= 0:
                 left += self._waiting[at:]
                 break
             ready = task.needs <= self._finished and task.not_before <= now
@@ -166,15 +168,14 @@ class _Running:
             call = self._crew.submitted(task.function, *task.arguments)
             try:
                 self._running[self._crew.executor.submit(call)] = task
-                task.attempts += 1
-            except BrokenExecutor:  # somebody died while idle
-                self._crew.renew()
-                left.append(task)
+            except BrokenExecutor:  # somebody has just died
+                if not self._running:
+                    self._crew.renew()
+                left += self._waiting[at:]
+                break
+            task.attempts += 1
+            free = 0 if task.alone else free - 1
         self._waiting = left
-
-    def _is_free(self) -> bool:
-        alone = any(task.alone for task in self._running.values())
-        return len(self._running) < self._crew.jobs and not alone
 
     def _finish(self, future: Future[Any]) -> bool:
         """Take what came of a task; False when whoever did it died."""
@@ -228,15 +229,18 @@ class _Running:
         self._running.clear()
         self._crew.renew()
         for task in broken:
-            if self._stopped() or task.alone:
-                if task.job is None:
+            if task.job is None:
+                if self._stops() or task.alone:
                     self._finished.add(task.name)  # nobody can rely on it, and nobody does
-                else:
-                    outcome = self._outcome_of_error(task.job, None)
-                    self._end(task, replace(outcome, attempts=task.attempts))
+                    continue
             else:
-                task.alone = True  # if it has made its machine, it finds it
-                self._waiting.append(task)
+                outcome = replace(self._outcome_of_error(task.job, None), attempts=task.attempts)
+                if outcome.state == "done" or self._stops() or task.alone:
+                    self.take(outcome)
+                    continue
+                self.outcomes[task.number] = outcome  # if it comes to no other attempt
+            task.alone = True
+            self._waiting.append(task)
 
     def _outcome_of_error(self, job: Job, error: BaseException | None) -> Outcome:
         """What an interrupted or unusual task comes to; without an error, its process died."""

@@ -21,6 +21,7 @@ from converter.batch.model import Event, Job, Outcome
 from converter.batch.progress import Told
 from converter.cache.prune import trim
 from converter.errors import AddressTakenError, ConversionError, NoRoomError, PassingError
+from converter.install import staging
 from converter.places import Places
 from converter.result import Result
 from converter.sharing import Shared
@@ -56,6 +57,9 @@ def look(job: Job, resume: bool) -> Look:
 
 
 def _known(job: Job) -> sources.Known:
+    if job.reference.transport in {"docker-archive", "oci-archive"}:  # a compressed one takes room
+        with staging(Places(job.options.root)) as stage:
+            return sources.look(job.reference, job.options, stage.spool)
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
         return sources.look(job.reference, job.options, Path(spool))
 

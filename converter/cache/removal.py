@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from converter.linux import is_still, lock_file
 from converter.rootfs.directories import DIRECTORY
 
 PARTIAL = ".#"  # begins the name of what is being made, or removed
+_ATTEMPTS, _PAUSE = 10, 0.01  # looks at a lock, and seconds between them
 _GONE = ".gone"  # ends the name of what is being removed
 
 
@@ -96,6 +98,7 @@ def kept_from_machinectl(directory: Path) -> Iterator[bool]:
     """
     path = directory.with_name(f"{PARTIAL}{directory.name}.lck")
     fd = -1
+    attempts = _ATTEMPTS
     while fd < 0:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -104,8 +107,13 @@ def kept_from_machinectl(directory: Path) -> Iterator[bool]:
             return
         if not lock_file(fd, fcntl.F_RDLCK):
             os.close(fd)
-            yield False
-            return
+            fd = -1
+            attempts -= 1
+            if not attempts:
+                yield False
+                return
+            time.sleep(_PAUSE)  # it may be one of ours, who is just about to take the file away
+            continue
         if not is_still(fd, path):  # its last holder has taken it away
             os.close(fd)
             fd = -1

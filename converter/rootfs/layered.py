@@ -143,7 +143,9 @@ class _Writer:
         if status.st_size < _LARGE or self._shares:
             self._finish_file(source, made, status)
         else:
-            self._copies.append(self._pool.submit(self._finish_file, source, made, status))
+            copy = self._pool.submit(self._finish_file, source, made, status)
+            copy.add_done_callback(lambda done: _close_both(source, made) if done.cancelled() else None)
+            self._copies.append(copy)
             if len(self._copies) >= _WAITING:
                 self._copies.pop(0).result()
 
@@ -153,8 +155,7 @@ class _Writer:
                 _copy_content(source, made, status)
             _copy_metadata(source, made, status)
         finally:
-            os.close(source)
-            os.close(made)
+            _close_both(source, made)
 
     def _share(self, source: int, made: int) -> bool:
         try:
@@ -164,6 +165,11 @@ class _Writer:
                 raise
             self._shares = False
         return self._shares
+
+
+def _close_both(source: int, made: int) -> None:
+    os.close(source)
+    os.close(made)
 
 
 def _winners(parents: dict[int, int]) -> dict[str, list[_Winner]]:
