@@ -15,9 +15,12 @@ from converter.image.model import Image, Platform, this_platform
 from converter.image.reference import Reference, Transport, parse_reference
 from converter.options import Options
 from converter.progress import Progress, Silent
+from converter.rootfs.compression import is_compressed
 
 if TYPE_CHECKING:
     from converter.image.registry import Needed
+
+_START = 6  # bytes that tell a compressed file
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,17 @@ def look(reference: Reference, options: Options, spool: Path) -> Known:
         return Known(reference, seen.digest, seen.diff_ids, seen.container)
     image = open_image(reference, options, spool, Silent(), lambda _: ())
     return Known(reference, image.digest, known_diff_ids(image))
+
+
+def takes_room(reference: Reference) -> bool:
+    """Whether already `look` has to decompress the whole source: a compressed archive."""
+    if reference.transport not in {"docker-archive", "oci-archive"}:
+        return False
+    try:
+        with Path(reference.name).open("rb") as file:
+            return is_compressed(file.read(_START))
+    except OSError:  # no such file, or a folder
+        return False
 
 
 def open_image(

@@ -57,7 +57,7 @@ def look(job: Job, resume: bool) -> Look:
 
 
 def _known(job: Job) -> sources.Known:
-    if job.reference.transport in {"docker-archive", "oci-archive"}:  # a compressed one takes room
+    if sources.takes_room(job.reference):
         with staging(Places(job.options.root)) as stage:
             return sources.look(job.reference, job.options, stage.spool)
     with tempfile.TemporaryDirectory(prefix="docker2nspawn-") as spool:
