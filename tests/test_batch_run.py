@@ -236,10 +236,13 @@ def test_told_to_stop(batches: Batches, alone: World, temporary: Path, number: i
     dice = random.Random(number)
     report = temporary.parent / "report.json"
     stopped = 0
-    for _ in range(3):
+    for rounds in range(8):
+        if rounds >= 2 and stopped:
+            break
         report.unlink(missing_ok=True)
         with batches.running("--report", str(report), TMPDIR=str(temporary)) as process:
-            time.sleep(dice.uniform(0.5, 1.4))
+            wait_until("its workers", lambda: bool(workers(process.pid)))
+            time.sleep(dice.uniform(0, 0.9))
             told = time.monotonic()
             (os.killpg if group else os.kill)(process.pid, number)
             ran = ended(process, 60)
