@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from converter import cli
 from converter.cache.prune import Entry, entries, prune, trim_builds
 from converter.cache.removal import kept_from_machinectl, put_aside, removing
 from converter.cache.store import Cache, Layer, key_of
@@ -543,12 +542,10 @@ def test_machinectl_is_kept_from_a_cache_that_is_in_use(places: Places, trees: C
     assert not path.exists()
 
 
-def test_a_wrong_root_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_root_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(sys, "argv", ["docker2nspawn", "cache", "ls", "--root", str(tmp_path / "file")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
+    done = command(tmp_path / "file", "ls")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
 
 
 def test_only_root_can_read_roots_cache(
