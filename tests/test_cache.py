@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from converter.cache.command import show_caches
 from converter.cache.prune import Entry, entries, prune, trim_builds
 from converter.cache.removal import kept_from_machinectl, put_aside, removing
 from converter.cache.store import Cache, Layer, key_of
@@ -558,8 +559,6 @@ def test_only_root_can_read_roots_cache(
                 places.root.chmod(0o755)
                 os.setgid(65534)
                 os.setuid(65534)
-                from converter.cache.command import show_caches
-
                 os.chdir("/")
                 show_caches(places.root, as_json=False)
             except ConversionError as error:
