@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What errno says when the disk, or somebody's share of it, is full."""
+
 _LONGEST = 2000  # characters; a name may have a million
 
 
@@ -33,7 +36,7 @@ class NoRoomError(ConversionError):
 
 def error_of_host(error: OSError, text: str) -> ConversionError:
     """What to raise, with `text`, for what the host has refused: a full disk is told from all else."""
-    return (NoRoomError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ConversionError)(text)
+    return (NoRoomError if error.errno in NO_ROOM else ConversionError)(text)
 
 
 class AddressTakenError(ConversionError):

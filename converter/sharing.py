@@ -7,7 +7,6 @@ or not at all.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from converter.cache.removal import kept_from_machinectl
 from converter.cache.store import Cache, Making, key_of
 from converter.cache.store import Layer as Cached
-from converter.errors import ConversionError, NoRoomError, PassingError
+from converter.errors import NO_ROOM, ConversionError, NoRoomError, PassingError
 from converter.image.chain import chain_ids, known_diff_ids
 from converter.image.model import Image, Layer, UnpackedLayer
 from converter.linux import has_open_in_root
@@ -104,7 +103,7 @@ class Sharing:
         except ConversionError:
             return False
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if error.errno in NO_ROOM:
                 raise
             return False
 
